@@ -1,0 +1,329 @@
+"""Where transitions wait: the rollout buffer of on-policy and the replay buffer of off-policy algorithms.
+
+Both keep each episode's token ids once and hand out whole fragments, packed for one forward (`packing.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer, RolloutBuffer
+from torch import Tensor
+
+from .packing import Fragment, Packed, buckets, minibatches, pack
+
+
+class PackedTensors(NamedTuple):
+    """`Packed` on the policy's device."""
+
+    ids: Tensor
+    row: Tensor
+    position: Tensor
+
+
+class RolloutBatch(NamedTuple):
+    """A minibatch of whole fragments; every tensor but `packs` is (N,), ordered as the packs' transitions."""
+
+    packs: list[PackedTensors]
+    transition: Tensor
+    actions: Tensor
+    old_values: Tensor
+    old_log_prob: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class ReplayBatch(NamedTuple):
+    """A sample of whole episodes; N transitions, read at `packs`' first N positions, next states at the last N.
+
+    Attributes:
+        packs: one forward each; `position` holds the states' positions, then the next states'.
+        n_states: transitions in each pack.
+        actions: (N,) int64.
+        rewards: (N,) one-step reward, or the discounted sum of up to n.
+        discounts: (N,) gamma^n, 0 where the episode terminated within n steps.
+    """
+
+    packs: list[PackedTensors]
+    n_states: list[int]
+    actions: Tensor
+    rewards: Tensor
+    discounts: Tensor
+
+
+def context_length(observations: np.ndarray, pad: int) -> np.ndarray:
+    """Return (B,) tokens in each right-padded observation (B, L)."""
+    return (observations != pad).sum(axis=1)
+
+
+def to_device(packed: Packed, device: torch.device | str) -> PackedTensors:
+    """Return a pack as tensors."""
+    return PackedTensors(*(torch.as_tensor(array).to(device, non_blocking=True) for array in packed))
+
+
+class EpisodeRolloutBuffer(RolloutBuffer):
+    """SB3's rollout buffer, kept as fragments: one context for all of an episode's steps within the rollout.
+
+    Args:
+        seed: where the order of minibatches comes from.
+    """
+
+    def __init__(self, *args: Any, seed: int | None = None, **kwargs: Any) -> None:
+        self.rng = np.random.default_rng(seed)
+        super().__init__(*args, **kwargs)
+        self.pad = int(self.action_space.n)  # type: ignore[attr-defined]
+
+    def reset(self) -> None:
+        """Empty the buffer."""
+        shape = (self.buffer_size, self.n_envs)
+        self.lengths = np.zeros(shape, np.int64)
+        self.actions = np.zeros((*shape, self.action_dim), np.int64)
+        self.rewards = np.zeros(shape, np.float32)
+        self.episode_starts = np.zeros(shape, np.float32)
+        self.advantages = np.zeros(shape, np.float32)
+        self.returns = np.zeros(shape, np.float32)
+        self.values = np.zeros(shape, np.float32)
+        self.log_probs = np.zeros(shape, np.float32)
+        self.fragments: list[Fragment] = []
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # values and log-probabilities still on the device
+        self._begin = np.zeros(self.n_envs, np.int64)  # step at which each row's open fragment began
+        self._context = np.zeros((self.n_envs, *self.obs_shape), np.int64)
+        self.generator_ready = False
+        self.pos, self.full = 0, False
+
+    def add(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: Tensor,
+        log_prob: Tensor,
+    ) -> None:
+        """Add one step of every row: obs (B, L), the rest (B,) or (B, 1)."""
+        if self.pos > 0:
+            for row in np.flatnonzero(episode_start):
+                self._close(int(row), self.pos)
+        self._context[:] = obs
+        self.lengths[self.pos] = context_length(obs, self.pad)
+        self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
+        self.rewards[self.pos] = reward
+        self.episode_starts[self.pos] = episode_start
+        self._waiting.append((value.flatten(), log_prob.flatten()))
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def _close(self, row: int, end: int) -> None:
+        """Turn steps [begin, end) of a row into a fragment."""
+        begin, self._begin[row] = self._begin[row], end
+        steps = np.arange(begin, end)
+        length = self.lengths[steps, row]
+        ids = self._context[row, : length[-1]].copy()
+        self.fragments.append(Fragment(ids, length - 1, steps * self.n_envs + row))
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
+        """Close the open fragments and compute GAE(lambda), Schulman et al. 2016, arXiv:1506.02438."""
+        for row in range(self.n_envs):
+            self._close(row, self.pos)
+        values, log_probs = (torch.stack(column) for column in zip(*self._waiting, strict=True))
+        self.values[:], self.log_probs[:] = values.cpu().numpy(), log_probs.cpu().numpy()
+        self._waiting.clear()
+        self._last = (last_values, dones)
+        super().compute_returns_and_advantage(last_values, dones)
+
+    def recompute_returns_and_advantage(self) -> None:
+        """Compute GAE again, after the rewards changed."""
+        super().compute_returns_and_advantage(*self._last)
+
+    def get(self, batch_size: int | None = None) -> Iterator[RolloutBatch]:  # type: ignore[override]
+        """Yield the rollout once, in random minibatches of whole fragments of about `batch_size` transitions."""
+        sizes = np.array([len(fragment.transition) for fragment in self.fragments])
+        yield from self._batches(minibatches(sizes, batch_size or int(sizes.sum()), self.rng))
+
+    def in_order(self, batch_size: int) -> Iterator[RolloutBatch]:
+        """Yield the rollout once, longest fragments first, for passes without a gradient."""
+        lengths = np.array([len(fragment.ids) for fragment in self.fragments])
+        for bucket in buckets(lengths):
+            per_call = max(1, batch_size // max(1, len(self.fragments[bucket[0]].transition)))
+            yield from self._batches([bucket[i : i + per_call] for i in range(0, len(bucket), per_call)])
+
+    def _batches(self, groups: list[np.ndarray]) -> Iterator[RolloutBatch]:
+        columns = [
+            torch.as_tensor(array.reshape(-1), device=self.device)
+            for array in (self.actions, self.values, self.log_probs, self.advantages, self.returns)
+        ]
+        for group in groups:
+            fragments = [self.fragments[index] for index in group]
+            packs, order = pack_buckets([f.ids for f in fragments], [f.position for f in fragments], self.device)
+            transition = np.concatenate([fragments[index].transition for index in order])
+            where = torch.as_tensor(transition, device=self.device)
+            yield RolloutBatch(packs, where, *(column[where] for column in columns))
+
+
+def pack_buckets(
+    contexts: list[np.ndarray], positions: list[np.ndarray], device: torch.device | str
+) -> tuple[list[PackedTensors], np.ndarray]:
+    """Return packs of rows of similar length, and the order in which they hold the rows."""
+    groups = buckets(np.array([len(ids) for ids in contexts]))
+    packs = [pack([contexts[i] for i in group], [positions[i] for i in group]) for group in groups]
+    return [to_device(packed, device) for packed in packs], np.concatenate(groups)
+
+
+class Episode(NamedTuple):
+    """One finished episode of T transitions, in the smallest integers that hold it.
+
+    Attributes:
+        ids: (n,) its last context.
+        lengths: (T + 1,) context length before each action and at the end.
+        actions: (T,).
+        rewards: (T,) float32.
+        terminated: whether the end is final (False: cut by a time limit, so it is bootstrapped).
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
+
+
+class EpisodeReplayBuffer(ReplayBuffer):
+    """Replay of whole episodes; each token is stored once, where a stock buffer stores 2 L of them a transition.
+
+    Args:
+        buffer_size: transitions kept; the oldest episodes leave first.
+        n_steps: length of the returns that `sample` builds.
+        gamma: discount.
+        seed: where samples come from.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete,
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        gamma: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        # SB3's own constructor would allocate 2 L ids for every transition.
+        BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs=n_envs)
+        if optimize_memory_usage:
+            raise ValueError("optimize_memory_usage=True has no use here: each token is stored once already")
+        self.optimize_memory_usage, self.handle_timeout_termination = False, True
+        self.n_steps, self.gamma = n_steps, gamma
+        self.rng = np.random.default_rng(seed)
+        self.pad = int(action_space.n)
+        self.id_type = np.min_scalar_type(self.pad)
+        self.length_type = np.min_scalar_type(int(observation_space.shape[0]))
+        self.reset()
+
+    def reset(self) -> None:
+        """Drop everything."""
+        self.pos, self.full = 0, False
+        self.episodes: deque[Episode] = deque()
+        self.n_transitions = 0
+        self._open: list[list[tuple[int, int, float]]] = [[] for _ in range(self.n_envs)]
+
+    def size(self) -> int:
+        """Return the transitions in finished episodes."""
+        return self.n_transitions
+
+    def nbytes(self) -> int:
+        """Return the bytes that finished episodes take, objects included."""
+        return sum(sum(array.nbytes + 112 for array in episode[:4]) + 120 for episode in self.episodes)
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Add one step of every row; `next_obs` holds the final observation where the episode ended."""
+        length = context_length(obs, self.pad)
+        action = action.reshape(-1)
+        for row in range(self.n_envs):
+            self._open[row].append((int(length[row]), int(action[row]), float(reward[row])))
+            if done[row]:
+                cut = bool(infos[row].get("TimeLimit.truncated", False))
+                self._finish(row, next_obs[row], terminated=not cut)
+
+    def _finish(self, row: int, final_obs: np.ndarray, terminated: bool) -> None:
+        lengths, actions, rewards = zip(*self._open[row], strict=True)
+        self._open[row] = []
+        end = int((final_obs != self.pad).sum())
+        self.episodes.append(
+            Episode(
+                final_obs[:end].astype(self.id_type),
+                np.array([*lengths, end], self.length_type),
+                np.array(actions, self.id_type),
+                np.array(rewards, np.float32),
+                terminated,
+            )
+        )
+        self.n_transitions += len(actions)
+        while self.n_transitions > self.buffer_size and len(self.episodes) > 1:
+            self.n_transitions -= len(self.episodes.popleft().actions)
+
+    def sample(self, batch_size: int, env: Any = None) -> ReplayBatch:  # type: ignore[override]
+        """Return episodes drawn uniformly with replacement, about `batch_size` transitions of them."""
+        mean = self.n_transitions / len(self.episodes)
+        count = max(1, round(batch_size / mean))
+        return self.batch([self.episodes[i] for i in self.rng.integers(len(self.episodes), size=count)])
+
+    def batch(self, episodes: list[Episode]) -> ReplayBatch:
+        """Return the given episodes as one batch."""
+        groups = buckets(np.array([len(episode.ids) for episode in episodes]))
+        packs, n_states = [], []
+        for group in groups:
+            chosen = [episodes[i] for i in group]
+            ahead = [self._ahead(len(episode.actions)) for episode in chosen]
+            states = pack([e.ids for e in chosen], [e.lengths[:-1].astype(np.int64) - 1 for e in chosen])
+            following = [e.lengths[a].astype(np.int64) - 1 for e, a in zip(chosen, ahead, strict=True)]
+            n_states.append(len(states.row))
+            packs.append(
+                to_device(
+                    Packed(
+                        states.ids,
+                        np.concatenate([states.row, states.row]),
+                        np.concatenate([states.position, *following]),
+                    ),
+                    self.device,
+                )
+            )
+        ordered = [episodes[i] for group in groups for i in group]
+        returns = [self._returns(episode) for episode in ordered]
+        return ReplayBatch(
+            packs,
+            n_states,
+            torch.as_tensor(np.concatenate([e.actions for e in ordered]).astype(np.int64), device=self.device),
+            torch.as_tensor(np.concatenate([r for r, _ in returns]), device=self.device),
+            torch.as_tensor(np.concatenate([d for _, d in returns]), device=self.device),
+        )
+
+    def _ahead(self, count: int) -> np.ndarray:
+        """Return (T,) the index of the state that each return bootstraps from."""
+        return np.minimum(np.arange(count) + self.n_steps, count)
+
+    def _returns(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+        """Return (T,) n-step rewards and (T,) discounts of the state they bootstrap from."""
+        count = len(episode.actions)
+        ahead = self._ahead(count)
+        total = np.zeros(count, np.float32)
+        for k in range(min(self.n_steps, count)):
+            total[: count - k] += np.float32(self.gamma**k) * episode.rewards[k:]
+        discounts = (self.gamma ** (ahead - np.arange(count))).astype(np.float32)
+        if episode.terminated:
+            discounts[ahead == count] = 0.0
+        return total, discounts

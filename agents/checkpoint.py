@@ -1,0 +1,62 @@
+"""Checkpoints that are whole or absent, and errors that say what is wrong with one that is neither."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be loaded as a checkpoint; nothing was changed."""
+
+
+def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file beside `path` and put it in place at once, so that a crash leaves the old one.
+
+    Args:
+        path: the file to make; ".zip" is added where there is no ending, as SB3 does.
+        write: writes the file at the path it is given.
+    """
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_suffix(".zip")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        write(Path(temporary))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Raise a `CheckpointError` unless the file is a whole SB3 checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is no such file, with or without ".zip".
+        CheckpointError: if it is truncated, damaged or something else.
+    """
+    path = Path(path)
+    if not path.exists() and path.with_name(path.name + ".zip").exists():
+        path = path.with_name(path.name + ".zip")
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}; check the path given to load()")
+    remedy = "load an earlier checkpoint, or train again"
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) is not a whole checkpoint: truncated or another kind of file; "
+            + remedy
+        )
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        missing = {"data", "policy.pth"} - set(archive.namelist())
+    if damaged:
+        raise CheckpointError(f"{path}: its part {damaged!r} is damaged; {remedy}")
+    if missing:
+        raise CheckpointError(f"{path} is a zip file without {sorted(missing)}: no SB3 checkpoint; {remedy}")

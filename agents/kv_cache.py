@@ -1,0 +1,160 @@
+"""A key-value cache whose rows have their own lengths, and the bookkeeping that feeds only unseen tokens.
+
+What the published caches keep and this one drops: a common length. Rows that reset are rewound alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
+
+from .backbone import Backbone
+
+
+class RaggedLayer(CacheLayerMixin):
+    """One layer's keys and values, (B, capacity + 1, H, D); the last slot takes what padding writes.
+
+    `rows`, `slots` and `width` say where the next `update` writes and how much it returns; `RaggedCache.aim`
+    sets them.
+    """
+
+    is_sliding = False
+
+    def __init__(self, n_rows: int, capacity: int) -> None:
+        super().__init__()
+        self.n_rows, self.capacity = n_rows, capacity
+        self.rows: Tensor | None = None  # (b,) or None for every row
+        self.index: tuple[Tensor, Tensor]  # (b, 1) rows, (b, t) slots
+        self.width = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate once, on the device and in the precision of the first keys."""
+        heads, size = key_states.shape[1], key_states.shape[3]
+        self.keys = key_states.new_zeros(self.n_rows, self.capacity + 1, heads, size)
+        self.values = value_states.new_zeros(self.n_rows, self.capacity + 1, heads, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write (b, H, t, D) at each row's own slots and return (b, H, width, D) of the same rows."""
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        self.keys.index_put_(self.index, key_states.transpose(1, 2))
+        self.values.index_put_(self.index, value_states.transpose(1, 2))
+        keys, values = self.keys[:, : self.width], self.values[:, : self.width]
+        if self.rows is not None:
+            keys, values = keys[self.rows], values[self.rows]
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+    def get_seq_length(self) -> int:
+        """Return the slots in use by the longest row of the current call."""
+        return self.width
+
+    def get_max_length(self) -> int:
+        """Return the slots of a row."""
+        return self.capacity
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return (width, 0): callers always pass an explicit mask of that width."""
+        return self.width, 0
+
+
+class RaggedCache(Cache):
+    """A `transformers.Cache` of `RaggedLayer`s.
+
+    Args:
+        n_layers: layers of the model.
+        n_rows: B.
+        capacity: L, tokens a row can hold.
+    """
+
+    def __init__(self, n_layers: int, n_rows: int, capacity: int) -> None:
+        self.ragged = [RaggedLayer(n_rows, capacity) for _ in range(n_layers)]
+        super().__init__(layers=list(self.ragged))
+
+    def aim(self, rows: Tensor | None, index: tuple[Tensor, Tensor], width: int) -> None:
+        """Say where the next forward pass writes and how many slots its queries may see."""
+        for layer in self.ragged:
+            layer.rows, layer.index, layer.width = rows, index, width
+
+
+class ContextFollower:
+    """Hidden states of growing contexts, each token computed once.
+
+    Every call compares the contexts with what each row last held, rewinds the row to the longest common prefix
+    and feeds the rest. Resets, multi-token replies and repeated prompts need no signal from the caller, and a
+    stale row cannot happen; only a change of weights must be announced, with `forget`.
+
+    Args:
+        backbone: the model.
+        n_rows: B.
+    """
+
+    def __init__(self, backbone: Backbone, n_rows: int) -> None:
+        self.backbone, self.n_rows = backbone, n_rows
+        capacity = backbone.context_length
+        self.cache = RaggedCache(backbone.config.num_hidden_layers, n_rows, capacity)
+        self.tokens = np.zeros((n_rows, capacity), np.int64)
+        self.length = np.zeros(n_rows, np.int64)  # tokens of each row whose keys and values are in the cache
+
+    def forget(self) -> None:
+        """Drop what was computed (the weights changed); the memory stays allocated."""
+        self.length[:] = 0
+
+    def last_hidden(self, ids: np.ndarray, length: np.ndarray) -> Tensor:
+        """Return (B, D), the hidden state of each context's last token.
+
+        Args:
+            ids: (B, L) int64, right-padded with anything.
+            length: (B,), tokens of each context, at least 1.
+        """
+        start = self._common_prefix(ids, length)
+        fresh = length - start  # (B,) tokens to feed
+        long = np.flatnonzero(fresh > 1)
+        if 0 < len(long) < self.n_rows:  # rows that reset are prefilled alone, up to their last token
+            self._feed(ids, start[long], length[long] - 1, long)
+            start[long] = length[long] - 1
+        hidden = self._feed(ids, start, length, None)
+        self.tokens[:] = ids
+        self.length[:] = length
+        last = torch.as_tensor(length - start - 1, device=hidden.device)
+        return hidden[torch.arange(self.n_rows, device=hidden.device), last]
+
+    def _common_prefix(self, ids: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Return (B,) how many leading tokens are in the cache; the last token is always fed again."""
+        differs = ids != self.tokens
+        first = np.where(differs.any(axis=1), differs.argmax(axis=1), ids.shape[1])
+        return np.minimum(np.minimum(first, self.length), length - 1)
+
+    def _feed(self, ids: np.ndarray, start: np.ndarray, stop: np.ndarray, rows: np.ndarray | None) -> Tensor:
+        """Compute tokens [start, stop) of the given rows (None: every row); return (b, t, D)."""
+        device = self.backbone.head.weight.device
+        count = stop - start
+        span = np.arange(count.max())  # (t,)
+        position = start[:, None] + span  # (b, t)
+        real = span < count[:, None]
+        row = np.arange(self.n_rows) if rows is None else rows
+        width = int(stop.max())
+        feed = np.where(real, ids[row[:, None], np.minimum(position, ids.shape[1] - 1)], 0)
+        slot = np.where(real, position, self.backbone.context_length)
+        hide = np.arange(width) > position[:, :, None]  # (b, t, width)
+        row_t = torch.as_tensor(row, device=device)
+        self.cache.aim(
+            None if rows is None else row_t,
+            (row_t[:, None], torch.as_tensor(slot, device=device)),
+            width,
+        )
+        dtype = self.backbone.dtype or self.backbone.head.weight.dtype
+        mask = torch.zeros(hide.shape, dtype=dtype, device=device)
+        mask.masked_fill_(torch.as_tensor(hide, device=device), torch.finfo(dtype).min)
+        return self.backbone.hidden(
+            torch.as_tensor(feed, device=device),
+            past_key_values=self.cache,
+            attention_mask=mask[:, None],
+            position_ids=torch.as_tensor(np.where(real, position, 0), device=device),
+        )

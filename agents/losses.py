@@ -1,0 +1,96 @@
+"""The equations that algorithms minimise: pure functions of tensors, no state and no logging."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class PPOLoss(NamedTuple):
+    """PPO's loss and what is logged of it; all scalars, the last two without gradient."""
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    clip_fraction: Tensor
+    approx_kl: Tensor
+
+
+def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (N,) log-probabilities of actions and (N,) entropies, in nats.
+
+    Args:
+        logits: (N, V).
+        actions: (N,) int64.
+    """
+    log_probs = torch.log_softmax(logits, dim=-1)
+    chosen = log_probs.gather(-1, actions[:, None])[:, 0]
+    return chosen, -(log_probs.exp() * log_probs).sum(-1)
+
+
+def ppo_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantages: Tensor,
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    entropy: Tensor,
+    *,
+    clip_range: float,
+    clip_range_vf: float | None,
+    ent_coef: float,
+    vf_coef: float,
+) -> PPOLoss:
+    """Return the clipped surrogate, value and entropy terms; every tensor is (N,), means are over transitions.
+
+    Source: Schulman et al. 2017, eq. 7 and 9, arXiv:1707.06347; value clipping as in Stable-Baselines3;
+    `approx_kl` is the k3 estimator of http://joschu.net/blog/kl-approx.html.
+    """
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    policy = -torch.min(advantages * ratio, advantages * clipped).mean()
+    if clip_range_vf is not None:
+        values = old_values + (values - old_values).clamp(-clip_range_vf, clip_range_vf)
+    value = F.mse_loss(returns, values)
+    entropy = entropy.mean()
+    total = policy - ent_coef * entropy + vf_coef * value
+    with torch.no_grad():
+        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+        approx_kl = (ratio - 1 - log_ratio).mean()
+    return PPOLoss(total, policy, value, entropy, clip_fraction, approx_kl)
+
+
+@torch.no_grad()
+def q_targets(
+    rewards: Tensor, discounts: Tensor, next_q_target: Tensor, next_q_online: Tensor | None = None
+) -> Tensor:
+    """Return (N,) bootstrapped targets: rewards + discounts * value of the next state.
+
+    Args:
+        rewards: (N,) one-step reward, or discounted sum of n.
+        discounts: (N,) gamma^n, 0 where the episode terminated.
+        next_q_target: (N, V) target network on the state n steps ahead.
+        next_q_online: (N, V) online network on the same states, for double Q-learning; None takes the maximum.
+
+    Source: Mnih et al. 2015; van Hasselt et al. 2016, eq. 4, arXiv:1509.06461.
+    """
+    if next_q_online is None:
+        next_value = next_q_target.max(dim=1).values
+    else:
+        greedy = next_q_online.argmax(dim=1, keepdim=True)
+        next_value = next_q_target.gather(1, greedy)[:, 0]
+    return rewards + discounts * next_value
+
+
+def dqn_loss(q_values: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean Huber loss of (N, V) Q-values at (N,) actions against (N,) targets.
+
+    Source: Mnih et al. 2015; threshold 1 as in Stable-Baselines3.
+    """
+    return F.smooth_l1_loss(q_values.gather(1, actions[:, None])[:, 0], targets)

@@ -1,0 +1,240 @@
+"""PPO on token environments: SB3's algorithm with cached rollouts, packed updates and KL to a reference."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule, explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+
+from .algorithm import TextAlgorithm
+from .backbone import ModelSource
+from .buffers import EpisodeRolloutBuffer
+from .kl import KLCoefficient, ReferencePolicy
+from .losses import PPOLoss, ppo_loss
+from .policies import TransformerPolicy
+
+
+class PPO(TextAlgorithm, stable_baselines3.PPO):
+    """Proximal policy optimisation, Schulman et al. 2017, arXiv:1707.06347.
+
+    The arguments are SB3's, in SB3's order; `n_steps` and `batch_size` count transitions. What differs: a
+    minibatch is whole fragments of episodes, advantages are normalised over the rollout, gamma is 1, the learning
+    rate falls to 0.
+
+    Args:
+        policy: "TransformerPolicy" or a subclass of it.
+        env: an id, a Gymnasium environment or vector environment, or an SB3 VecEnv.
+        reference: None, "initial", a model or a policy, see `ReferencePolicy`.
+        kl_coef: reward charged for each nat of log-ratio to the reference.
+        kl_target: nats per episode that the coefficient is steered to; None keeps it fixed.
+        kl_horizon: episodes over which it follows.
+        learning_rate, n_steps, batch_size, n_epochs, gamma, gae_lambda, clip_range, clip_range_vf,
+            normalize_advantage, ent_coef, vf_coef, max_grad_norm, target_kl and the rest: as in SB3.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TransformerPolicy": TransformerPolicy}
+    policy: TransformerPolicy  # type: ignore[assignment]
+    rollout_buffer: EpisodeRolloutBuffer
+
+    def __init__(
+        self,
+        policy: str | type[TransformerPolicy],
+        env: Any,
+        learning_rate: float | Schedule = LinearSchedule(1e-3, 0.0, 1.0),  # noqa: B008 - it has no state
+        n_steps: int = 128,
+        batch_size: int = 256,
+        n_epochs: int = 4,
+        gamma: float = 1.0,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[EpisodeRolloutBuffer] = EpisodeRolloutBuffer,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        reference: str | ModelSource | TransformerPolicy | None = None,
+        kl_coef: float = 0.0,
+        kl_target: float | None = None,
+        kl_horizon: float = 1000.0,
+    ) -> None:
+        if kl_coef and reference is None:
+            raise ValueError(f"kl_coef={kl_coef} needs a reference; pass reference='initial' or a model")
+        with warnings.catch_warnings():
+            # SB3 asks that n_steps * n_envs be a multiple of batch_size; whole fragments never divide evenly.
+            warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
+            super().__init__(
+                policy,  # type: ignore[arg-type]
+                env,
+                learning_rate=learning_rate,
+                n_steps=n_steps,
+                batch_size=batch_size,
+                n_epochs=n_epochs,
+                gamma=gamma,
+                gae_lambda=gae_lambda,
+                clip_range=clip_range,
+                clip_range_vf=clip_range_vf,
+                normalize_advantage=normalize_advantage,
+                ent_coef=ent_coef,
+                vf_coef=vf_coef,
+                max_grad_norm=max_grad_norm,
+                use_sde=use_sde,
+                sde_sample_freq=sde_sample_freq,
+                rollout_buffer_class=rollout_buffer_class,
+                rollout_buffer_kwargs={"seed": seed, **(rollout_buffer_kwargs or {})},
+                target_kl=target_kl,
+                stats_window_size=stats_window_size,
+                tensorboard_log=tensorboard_log,
+                policy_kwargs=policy_kwargs,
+                verbose=verbose,
+                seed=seed,
+                device=device,
+                _init_setup_model=False,
+            )
+        self.reference = reference
+        self.kl = KLCoefficient(kl_coef, kl_target, kl_horizon)
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.reference_policy: ReferencePolicy | None = None
+        if self.reference is not None:
+            self.reference_policy = ReferencePolicy(self.policy, self.reference)
+            if not self.reference_policy.shares_base:
+                self.reference = self.reference_policy.frozen.backbone.config
+        self._remember_architecture()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "reference_policy"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, variables = super()._get_torch_save_params()
+        if self.reference_policy is not None and not self.reference_policy.shares_base:
+            state_dicts = [*state_dicts, "reference_policy"]
+        return state_dicts, variables
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Collect `n_rollout_steps` of every row with the key-value cache, then charge for the KL."""
+        with self.policy.cached():
+            finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        if finished and (self.reference_policy is not None or self.policy.spec.dtype is not None):
+            self._score_rollout()
+        return finished
+
+    @torch.no_grad()
+    def _score_rollout(self) -> None:
+        """Make the old log-probabilities the update's own (they differ in bfloat16) and charge for the KL."""
+        buffer = self.rollout_buffer
+        log_ratio = np.zeros(buffer.log_probs.size, np.float32)
+        log_probs = buffer.log_probs.reshape(-1)
+        for batch in buffer.in_order(max(self.batch_size, 64)):
+            where = batch.transition.cpu().numpy()
+            if self.policy.spec.dtype is not None:
+                _, own, _ = self.policy.evaluate_packed(batch.packs, batch.actions)
+                log_probs[where] = own.cpu().numpy()
+            if self.reference_policy is not None:
+                theirs = self.reference_policy.log_prob(batch.packs, batch.actions).cpu().numpy()
+                log_ratio[where] = log_probs[where] - theirs
+        if self.reference_policy is None:
+            return
+        episodes = max(1.0, float(buffer.episode_starts.sum()))
+        kl = float(log_ratio.sum()) / episodes
+        self.logger.record("rollout/kl_per_episode", kl)
+        self.logger.record("rollout/kl_per_token", float(log_ratio.mean()))
+        self.logger.record("train/kl_coef", self.kl.value)
+        buffer.rewards -= self.kl.value * log_ratio.reshape(buffer.rewards.shape)
+        self.kl.update(kl, int(episodes))
+        buffer.recompute_returns_and_advantage()
+
+    def train(self) -> None:
+        """Update the policy with `n_epochs` passes over the rollout."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        clip_range = self._now(self.clip_range)
+        clip_range_vf = None if self.clip_range_vf is None else self._now(self.clip_range_vf)
+        self._normalize_advantages()
+        losses: list[PPOLoss] = []
+        stopped = False
+        for _ in range(self.n_epochs):
+            for batch in self.rollout_buffer.get(self.batch_size):
+                values, log_prob, entropy = self.policy.evaluate_packed(batch.packs, batch.actions)
+                loss = ppo_loss(
+                    log_prob,
+                    batch.old_log_prob,
+                    batch.advantages,
+                    values,
+                    batch.old_values,
+                    batch.returns,
+                    entropy,
+                    clip_range=clip_range,
+                    clip_range_vf=clip_range_vf,
+                    ent_coef=self.ent_coef,
+                    vf_coef=self.vf_coef,
+                )
+                losses.append(PPOLoss(*(term.detach() for term in loss)))
+                stopped = self.target_kl is not None and loss.approx_kl.item() > 1.5 * self.target_kl
+                if stopped:
+                    break
+                self.policy.optimizer.zero_grad()
+                loss.total.backward()
+                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+            self._n_updates += 1
+            if stopped:
+                break
+        self._log_update(losses, clip_range, clip_range_vf)
+
+    def _now(self, schedule: float | Schedule) -> float:
+        """Return a hyperparameter at the current progress."""
+        return schedule(self._current_progress_remaining) if callable(schedule) else schedule
+
+    def _normalize_advantages(self) -> None:
+        """Normalise over the rollout: within one episode's minibatch a terminal reward would lose its sign."""
+        advantages = self.rollout_buffer.advantages
+        if self.normalize_advantage and advantages.size > 1:
+            advantages -= advantages.mean()
+            advantages /= advantages.std(ddof=1) + 1e-8
+
+    def _log_update(self, losses: list[PPOLoss], clip_range: float, clip_range_vf: float | None) -> None:
+        means = PPOLoss(*(torch.stack(term).mean() for term in zip(*losses, strict=True)))
+        buffer = self.rollout_buffer
+        self.logger.record("train/entropy_loss", -means.entropy.item())
+        self.logger.record("train/policy_gradient_loss", means.policy.item())
+        self.logger.record("train/value_loss", means.value.item())
+        self.logger.record("train/approx_kl", means.approx_kl.item())
+        self.logger.record("train/clip_fraction", means.clip_fraction.item())
+        self.logger.record("train/loss", losses[-1].total.item())
+        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        self.logger.record("train/explained_variance", explained)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+        if clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_range_vf)

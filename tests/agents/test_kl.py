@@ -1,0 +1,76 @@
+"""The reference policy, its charge and its coefficient."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from agents import PPO, KLCoefficient
+
+LLAMA = LlamaConfig(
+    vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+)
+
+
+def make(vector_env: Callable, seed: int = 0, **keywords: object) -> PPO:
+    return PPO(
+        "TransformerPolicy",
+        vector_env(4),
+        n_steps=32,
+        batch_size=128,
+        seed=seed,
+        device="cpu",
+        **keywords,
+    )
+
+
+@pytest.mark.parametrize("lora", [None, 4])
+def test_the_initial_policy_is_its_own_reference(vector_env: Callable, lora: int | None) -> None:
+    model = make(vector_env, reference="initial", kl_coef=1.0, policy_kwargs={"model": LLAMA, "lora": lora})
+    assert model.reference_policy.shares_base is (lora is not None)
+    _, callback = model._setup_learn(128)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 32)
+    assert model.logger.name_to_value["rollout/kl_per_token"] == pytest.approx(0, abs=1e-6)
+    before = reference_log_probs(model)
+    model.learn(128 * 8)
+    _, callback = model._setup_learn(128)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 32)
+    assert abs(model.logger.name_to_value["rollout/kl_per_token"]) > 1e-4  # an estimate: either sign
+    torch.testing.assert_close(before, reference_log_probs(model, model.before), rtol=0, atol=1e-6)
+    assert all(p.requires_grad for n, p in model.policy.backbone.named_parameters() if "lora" in n)
+
+
+def reference_log_probs(model: PPO, batch: object = None) -> torch.Tensor:
+    """Return the reference's log-probabilities on a batch, by default the rollout's, kept as `model.before`."""
+    model.before = batch or next(model.rollout_buffer.in_order(10**6))
+    return model.reference_policy.log_prob(model.before.packs, model.before.actions)
+
+
+def test_each_token_pays_for_its_own_log_ratio(vector_env: Callable) -> None:
+    other = make(vector_env, seed=5).policy
+    model = make(vector_env, reference=other, kl_coef=0.5)
+    rewards = []
+    add = model.rollout_buffer.add
+    model.rollout_buffer.add = lambda *args: (rewards.append(args[2].copy()), add(*args))
+    _, callback = model._setup_learn(128)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 32)
+    buffer = model.rollout_buffer
+    charged = (np.array(rewards) - buffer.rewards).reshape(-1)
+    for batch in buffer.in_order(10**6):
+        _, theirs, _ = other.evaluate_packed(batch.packs, batch.actions)
+        expected = 0.5 * (batch.old_log_prob - theirs)
+        np.testing.assert_allclose(charged[batch.transition], expected.detach(), atol=1e-6)
+    assert np.abs(charged).max() > 1e-3
+
+
+def test_the_coefficient_follows_its_target() -> None:
+    fixed, steered = KLCoefficient(0.1), KLCoefficient(0.1, target=2.0, horizon=100)
+    for _ in range(50):
+        fixed.update(8.0, 16)
+        steered.update(8.0, 16)
+    assert fixed.value == 0.1 and steered.value > 0.3
+    for _ in range(100):
+        steered.update(0.1, 16)
+    assert steered.value < 0.1
