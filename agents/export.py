@@ -45,6 +45,8 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
     """
     pieces = list(tokenizer.vocabulary)
     end = None if tokenizer.end_token_id is None else pieces[tokenizer.end_token_id]
+    splitter: pre_tokenizers.PreTokenizer
+    decoder: decoders.Decoder | None
     if tokenizer.unit == "word":
         splitter, decoder = pre_tokenizers.WhitespaceSplit(), None  # without a decoder words join with spaces
     elif tokenizer.unit == "character":
@@ -65,6 +67,4 @@ def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
     exported.pre_tokenizer = splitter
     if decoder is not None:
         exported.decoder = decoder
-    return PreTrainedTokenizerFast(
-        tokenizer_object=exported, eos_token=end, clean_up_tokenization_spaces=False
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=exported, eos_token=end, clean_up_tokenization_spaces=False)

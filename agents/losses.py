@@ -20,16 +20,20 @@ class PPOLoss(NamedTuple):
     approx_kl: Tensor
 
 
-def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+def log_prob_and_entropy(logits: Tensor, actions: Tensor, entropy_gradient: bool = True) -> tuple[Tensor, Tensor]:
     """Return (N,) log-probabilities of actions and (N,) entropies, in nats.
 
     Args:
         logits: (N, V).
         actions: (N,) int64.
+        entropy_gradient: False saves the entropy's backward pass over (N, V), where it is only logged.
     """
-    log_probs = torch.log_softmax(logits, dim=-1)
-    chosen = log_probs.gather(-1, actions[:, None])[:, 0]
-    return chosen, -(log_probs.exp() * log_probs).sum(-1)
+    normalizer = logits.logsumexp(dim=-1)
+    log_prob = logits.gather(-1, actions[:, None])[:, 0] - normalizer
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        probabilities = (logits - normalizer[:, None]).exp()
+        entropy = normalizer - (probabilities * logits).sum(-1)
+    return log_prob, entropy
 
 
 def ppo_loss(

@@ -185,7 +185,9 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         stopped = False
         for _ in range(self.n_epochs):
             for batch in self.rollout_buffer.get(self.batch_size):
-                values, log_prob, entropy = self.policy.evaluate_packed(batch.packs, batch.actions)
+                values, log_prob, entropy = self.policy.evaluate_packed(
+                    batch.packs, batch.actions, entropy_gradient=self.ent_coef != 0
+                )
                 loss = ppo_loss(
                     log_prob,
                     batch.old_log_prob,

@@ -9,9 +9,7 @@ from transformers import LlamaConfig
 
 from agents import PPO, KLCoefficient
 
-LLAMA = LlamaConfig(
-    vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
-)
+LLAMA = LlamaConfig(vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
 
 
 def make(vector_env: Callable, seed: int = 0, **keywords: object) -> PPO:

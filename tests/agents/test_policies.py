@@ -15,11 +15,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralC
 import agents
 from agents.backbone import Backbone, ModelSpec, load_model
 from agents.checkpoint import CheckpointError
-from agents.policies import token_log_probs
+from agents.policies import _choose, token_log_probs
 
-LLAMA = LlamaConfig(
-    vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
-)
+LLAMA = LlamaConfig(vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
 
 
 @pytest.mark.parametrize("policy_kwargs", [{}, {"model": LLAMA, "lora": 2, "value_trunk": "detached"}])
@@ -260,3 +258,11 @@ def test_a_short_attention_window_warns_and_stays_right(vector_env: Callable) ->
         model.learn(48)
     batch = next(model.rollout_buffer.in_order(10**6))
     assert len(batch.actions)
+
+
+def test_sampling_follows_the_distribution() -> None:
+    torch.manual_seed(0)
+    log_probs = torch.log_softmax(torch.tensor([[2.0, -torch.inf, 0.0, -3.0, 1.0]]), dim=-1)
+    counts = torch.bincount(_choose(log_probs.expand(200_000, -1), deterministic=False), minlength=5)
+    assert counts[1] == 0
+    torch.testing.assert_close(counts / 200_000, log_probs[0].exp(), rtol=0, atol=0.005)
