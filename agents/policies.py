@@ -107,7 +107,7 @@ class TransformerPolicy(BasePolicy):
         trust_remote_code: see `ModelSpec`.
         value_trunk: "shared" trains the trunk for the value too; "detached" reads it without training it.
         optimizer_class: of the weights that are trained.
-        optimizer_kwargs: its arguments but the learning rate; Adam's epsilon is 1e-5 as in SB3's PPO.
+        optimizer_kwargs: its arguments but the learning rate; Adam is fused, its epsilon 1e-5 as in SB3's PPO.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class TransformerPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if optimizer_kwargs is None:
-            optimizer_kwargs = {"eps": 1e-5} if optimizer_class is torch.optim.Adam else {}
+            optimizer_kwargs = {"eps": 1e-5, "fused": True} if optimizer_class is torch.optim.Adam else {}
         super().__init__(
             observation_space,
             action_space,
@@ -242,7 +242,7 @@ class TransformerQPolicy(BasePolicy):
         dropout: see `ModelSpec`.
         trust_remote_code: see `ModelSpec`.
         optimizer_class: of the weights that are trained.
-        optimizer_kwargs: its arguments but the learning rate.
+        optimizer_kwargs: its arguments but the learning rate; Adam is fused.
     """
 
     def __init__(
@@ -259,6 +259,8 @@ class TransformerQPolicy(BasePolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        if optimizer_kwargs is None:
+            optimizer_kwargs = {"fused": True} if optimizer_class is torch.optim.Adam else {}
         super().__init__(
             observation_space,
             action_space,

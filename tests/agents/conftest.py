@@ -12,8 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 torch.set_num_threads(1)
 
 
-class EchoEnv(gym.Env):
-    """Prompts and utterances of varying length: token 0 ends, each repeat of the prompt's last token earns 1.
+class SuccessorEnv(gym.Env):
+    """Prompts and utterances of varying length: token 0 ends, the last token's successor earns 1.
 
     Args:
         vocab_size: V.
@@ -29,16 +29,17 @@ class EchoEnv(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.context = list(self.np_random.integers(1, self.vocab_size, size=self.np_random.integers(1, 5)))
-        self.target, self.steps = self.context[-1], 0
+        self.steps = 0
         return self._observe(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
+        target = self.context[-1] % (self.vocab_size - 1) + 1
         self.context.append(int(action))
         if self.reply and self.steps % 3 == 0:
             self.context += list(self.np_random.integers(1, self.vocab_size, size=self.reply))
         full = len(self.context) + 1 + self.reply > self.length
-        return self._observe(), float(action == self.target), bool(action == 0 or full), False, {}
+        return self._observe(), float(action == target), bool(action == 0 or full), False, {}
 
     def _observe(self) -> np.ndarray:
         observation = np.full(self.length, self.vocab_size, np.int64)
@@ -47,9 +48,9 @@ class EchoEnv(gym.Env):
 
 
 @pytest.fixture
-def echo_env() -> type[EchoEnv]:
+def token_env() -> type[SuccessorEnv]:
     """The environment's class."""
-    return EchoEnv
+    return SuccessorEnv
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def vector_env() -> Callable[..., SyncVectorEnv]:
 
     def make(n: int = 3, **keywords: int) -> SyncVectorEnv:
         return SyncVectorEnv(
-            [lambda: EchoEnv(**keywords) for _ in range(n)], autoreset_mode=AutoresetMode.SAME_STEP
+            [lambda: SuccessorEnv(**keywords) for _ in range(n)], autoreset_mode=AutoresetMode.SAME_STEP
         )
 
     return make

@@ -21,9 +21,9 @@ LLAMA = LlamaConfig(vocab_size=7, hidden_size=32, num_hidden_layers=2, num_atten
 
 
 @pytest.mark.parametrize("policy_kwargs", [{}, {"model": LLAMA, "lora": 2, "value_trunk": "detached"}])
-def test_stock_ppo_runs(echo_env: type, policy_kwargs: dict) -> None:
+def test_stock_ppo_runs(token_env: type, policy_kwargs: dict) -> None:
     model = stable_baselines3.PPO(
-        agents.TransformerPolicy, echo_env(), n_steps=32, policy_kwargs=policy_kwargs, device="cpu"
+        agents.TransformerPolicy, token_env(), n_steps=32, policy_kwargs=policy_kwargs, device="cpu"
     )
     before = {n: p.clone() for n, p in model.policy.named_parameters()}
     model.learn(64)
@@ -31,8 +31,8 @@ def test_stock_ppo_runs(echo_env: type, policy_kwargs: dict) -> None:
     assert moved == {n for n, p in model.policy.named_parameters() if p.requires_grad}
 
 
-def test_stock_dqn_runs(echo_env: type) -> None:
-    model = stable_baselines3.DQN(agents.TransformerQPolicy, echo_env(), learning_starts=20, device="cpu")
+def test_stock_dqn_runs(token_env: type) -> None:
+    model = stable_baselines3.DQN(agents.TransformerQPolicy, token_env(), learning_starts=20, device="cpu")
     before = [p.clone() for p in model.q_net.parameters()]
     model.learn(60)
     assert any(not torch.equal(p, b) for p, b in zip(model.q_net.parameters(), before, strict=True))

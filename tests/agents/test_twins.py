@@ -161,12 +161,12 @@ def test_dqn_loss_and_gradient_equal_stock(vector_env: Callable, name: str, n_st
     assert_same_gradients(ours, gradients(model.q_net))
 
 
-def test_one_step_batch_equals_stock_dqn_train(echo_env: type) -> None:
+def test_one_step_batch_equals_stock_dqn_train(token_env: type) -> None:
     """Stock DQN.train on its own buffer, filled with the same episodes, moves the weights as ours does."""
-    ours = DQN("TransformerQPolicy", echo_env(), double_q=False, learning_rate=1e-2, seed=0, device="cpu")
+    ours = DQN("TransformerQPolicy", token_env(), double_q=False, learning_rate=1e-2, seed=0, device="cpu")
     theirs = stable_baselines3.DQN(
         ours.policy_class,
-        echo_env(),
+        token_env(),
         learning_rate=1e-2,
         gamma=1.0,
         seed=0,
@@ -177,7 +177,7 @@ def test_one_step_batch_equals_stock_dqn_train(echo_env: type) -> None:
     for model in (ours, theirs):
         model._setup_learn(1)
         model.policy.optimizer = torch.optim.SGD(model.q_net.parameters(), lr=1e-2)
-    env = echo_env()
+    env = token_env()
     env.action_space.seed(0)
     obs, _ = env.reset(seed=0)
     for _ in range(200):

@@ -1,0 +1,110 @@
+"""Buffers keep what happened, once."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import stable_baselines3
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from agents import DQN, PPO
+from agents.buffers import EpisodeReplayBuffer
+
+
+def test_fragments_cover_the_rollout_and_carry_their_context(vector_env: Callable) -> None:
+    model = PPO("TransformerPolicy", vector_env(3, reply=1), n_steps=40, seed=0, device="cpu")
+    observations = []
+    step = model.env.step_wait
+
+    def remember() -> tuple:
+        observations.append(model._last_obs.copy())
+        return step()
+
+    model.env.step_wait = remember
+    _, callback = model._setup_learn(120)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 40)
+    buffer = model.rollout_buffer
+    flat = np.array(observations).reshape(120, -1)
+    seen = []
+    for fragment in buffer.fragments:
+        for position, transition in zip(fragment.position, fragment.transition, strict=True):
+            context = flat[transition][flat[transition] != 7]
+            assert (fragment.ids[: position + 1] == context).all()
+            seen.append(transition)
+    assert sorted(seen) == list(range(120))
+    starts = buffer.episode_starts.copy()
+    starts[0] = 1
+    assert len(buffer.fragments) == starts.sum()
+    batches = list(buffer.get(30))
+    assert len(batches) > 1
+    assert sorted(np.concatenate([b.transition.numpy() for b in batches])) == list(range(120))
+    for batch in batches:
+        assert (batch.actions.numpy() == buffer.actions.reshape(-1)[batch.transition]).all()
+
+
+def test_gae_is_recomputed_independently(vector_env: Callable) -> None:
+    model = PPO("TransformerPolicy", vector_env(2), n_steps=20, gamma=0.9, gae_lambda=0.8, seed=0, device="cpu")
+    model.policy.value_head.weight.data.normal_()
+    _, callback = model._setup_learn(40)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 20)
+    buffer = model.rollout_buffer
+    last_values, dones = buffer._last
+    for row in range(2):
+        running = 0.0
+        for t in reversed(range(20)):
+            ended = dones[row] if t == 19 else buffer.episode_starts[t + 1, row]
+            following = last_values[row].item() if t == 19 else buffer.values[t + 1, row]
+            delta = buffer.rewards[t, row] + 0.9 * following * (1 - ended) - buffer.values[t, row]
+            running = delta + 0.9 * 0.8 * (1 - ended) * running
+            assert buffer.advantages[t, row] == pytest.approx(running, abs=1e-5)
+
+
+def test_replay_forgets_the_oldest_episodes_first(vector_env: Callable) -> None:
+    model = DQN("TransformerQPolicy", vector_env(3), buffer_size=100, learning_starts=10**9, seed=0, device="cpu")
+    model.learn(600)
+    buffer = model.replay_buffer
+    assert 60 < buffer.size() <= 100
+    assert buffer.size() == sum(len(episode.actions) for episode in buffer.episodes)
+    batch = buffer.sample(64)
+    assert 32 <= len(batch.actions) <= 128
+
+
+def test_a_time_limit_is_bootstrapped(vector_env: Callable) -> None:
+    buffer = DQN("TransformerQPolicy", vector_env(1), device="cpu").replay_buffer
+    context = np.full((1, 14), 7)
+    context[0, :2] = [1, 2]
+    longer = context.copy()
+    longer[0, 2] = 3
+    for cut in (False, True):
+        buffer.add(
+            context, longer, np.array([3]), np.array([0.5]), np.array([True]), [{"TimeLimit.truncated": cut}]
+        )
+    terminated, truncated = (buffer.batch([episode]) for episode in buffer.episodes)
+    assert terminated.discounts.tolist() == [0.0] and truncated.discounts.tolist() == [1.0]
+    assert truncated.packs[0].position.tolist() == [1, 2]
+
+
+def test_replay_memory_is_a_small_part_of_a_stock_buffers(token_env: type) -> None:
+    env = token_env(vocab_size=1000, length=512)
+    ours = EpisodeReplayBuffer(10_000, env.observation_space, env.action_space)
+    stock = ReplayBuffer(10_000, env.observation_space, env.action_space)
+    observations = np.random.default_rng(0).integers(1000, size=(501, 512))
+    for _ in range(3):
+        for t in range(500):
+            now, then = observations.copy()[:2]
+            now[8 + t :], then[9 + t :] = 1000, 1000
+            ours.add(now[None], then[None], np.array([5]), np.array([0.0]), np.array([t == 499]), [{}])
+    per_transition = ours.nbytes() / ours.size()
+    stock_bytes = sum(getattr(stock, n).nbytes for n in ("observations", "next_observations")) / 10_000
+    assert stock_bytes == 16 * 512
+    assert per_transition < stock_bytes / 500
+
+
+def test_stock_load_replay_buffer_works(vector_env: Callable, tmp_path: object) -> None:
+    model = DQN("TransformerQPolicy", vector_env(2), seed=0, device="cpu")
+    model.learn(200)
+    model.save_replay_buffer(f"{tmp_path}/buffer.pkl")
+    size = model.replay_buffer.size()
+    model.load_replay_buffer(f"{tmp_path}/buffer.pkl")
+    assert model.replay_buffer.size() == size > 0
+    assert isinstance(model, stable_baselines3.DQN)

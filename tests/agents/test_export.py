@@ -1,0 +1,51 @@
+"""Exported folders are what transformers loads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from transformers import AutoTokenizer, pipeline
+
+import agents
+from agents.export import fast_tokenizer
+
+CHARACTERS = SimpleNamespace(vocabulary=list("abcdef") + ["<end>"], unit="character", end_token_id=6)
+WORDS = SimpleNamespace(vocabulary=["a", "fine", "film.", "<end>"], unit="word", end_token_id=3)
+BYTES = SimpleNamespace(vocabulary=[f"<0x{byte:02X}>" for byte in range(256)], unit="byte", end_token_id=None)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "ids"),
+    [
+        (CHARACTERS, "fabc", [5, 0, 1, 2]),
+        (WORDS, "a film. fine", [0, 2, 1]),
+        (BYTES, "a é\n€", list("a é\n€".encode())),
+    ],
+)
+def test_fast_tokenizers_keep_the_ids(
+    tmp_path: Path, tokenizer: SimpleNamespace, text: str, ids: list[int]
+) -> None:
+    fast_tokenizer(tokenizer).save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.encode(text) == ids and loaded.decode(ids) == text
+    assert loaded.eos_token_id == tokenizer.end_token_id and len(loaded) == len(tokenizer.vocabulary)
+
+
+def test_other_units_are_refused() -> None:
+    with pytest.raises(ValueError, match="unit='syllable'"):
+        fast_tokenizer(SimpleNamespace(vocabulary=["a"], unit="syllable", end_token_id=None))
+
+
+def test_a_pipeline_says_what_the_policy_says(tmp_path: Path, vector_env: Callable) -> None:
+    model = agents.PPO("TransformerPolicy", vector_env(16), seed=0, device="cpu")
+    model.learn(8000)
+    model.policy.save_pretrained(str(tmp_path), CHARACTERS)
+    generate = pipeline("text-generation", str(tmp_path))
+    said = generate("cab", max_new_tokens=4, do_sample=False, return_full_text=False)[0]["generated_text"]
+    context, expected = [2, 0, 1], ""
+    for _ in range(4):
+        padded = context + [7] * (14 - len(context))
+        context.append(int(model.predict(padded, deterministic=True)[0]))
+        expected += CHARACTERS.vocabulary[context[-1]]
+    assert said == expected

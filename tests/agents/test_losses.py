@@ -1,0 +1,68 @@
+"""Losses against loops written from the papers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from agents.losses import dqn_loss, log_prob_and_entropy, ppo_loss, q_targets
+
+
+@pytest.mark.parametrize("clip_range_vf", [None, 0.1])
+def test_ppo_loss_is_the_papers(clip_range_vf: float | None) -> None:
+    rng = np.random.default_rng(0)
+    log_prob, old, advantage, value, old_value, returns = rng.normal(size=(6, 40))
+    entropy = rng.random(40)
+    expected_policy = expected_value = clipped = kl = 0.0
+    for i in range(40):
+        ratio = math.exp(log_prob[i] - old[i])
+        bounded = min(max(ratio, 0.8), 1.2)
+        expected_policy -= min(ratio * advantage[i], bounded * advantage[i]) / 40
+        predicted = value[i]
+        if clip_range_vf:
+            predicted = old_value[i] + min(max(value[i] - old_value[i], -clip_range_vf), clip_range_vf)
+        expected_value += (returns[i] - predicted) ** 2 / 40
+        clipped += (abs(ratio - 1) > 0.2) / 40
+        kl += (ratio - 1 - math.log(ratio)) / 40
+    loss = ppo_loss(
+        *map(torch.as_tensor, (log_prob, old, advantage, value, old_value, returns, entropy)),
+        clip_range=0.2,
+        clip_range_vf=clip_range_vf,
+        ent_coef=0.3,
+        vf_coef=0.7,
+    )
+    assert loss.policy.item() == pytest.approx(expected_policy)
+    assert loss.value.item() == pytest.approx(expected_value)
+    assert loss.clip_fraction.item() == pytest.approx(clipped)
+    assert loss.approx_kl.item() == pytest.approx(kl)
+    expected = expected_policy - 0.3 * entropy.mean() + 0.7 * expected_value
+    assert loss.total.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_log_prob_and_entropy_are_the_categorical_distributions(gradient: bool) -> None:
+    logits = torch.randn(30, 9, dtype=torch.float64, requires_grad=True)
+    actions = torch.randint(9, (30,))
+    distribution = torch.distributions.Categorical(logits=logits)
+    log_prob, entropy = log_prob_and_entropy(logits, actions, entropy_gradient=gradient)
+    torch.testing.assert_close(log_prob, distribution.log_prob(actions))
+    torch.testing.assert_close(entropy, distribution.entropy())
+    (ours,) = torch.autograd.grad((log_prob + (entropy if gradient else 0)).sum(), logits, retain_graph=True)
+    theirs = distribution.log_prob(actions) + (distribution.entropy() if gradient else 0)
+    torch.testing.assert_close(ours, torch.autograd.grad(theirs.sum(), logits)[0])
+    assert entropy.requires_grad is gradient
+
+
+def test_q_targets_single_and_double() -> None:
+    rewards, discounts = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.0])
+    target = torch.tensor([[3.0, 7.0], [5.0, 4.0]])
+    online = torch.tensor([[9.0, 1.0], [0.0, 1.0]])
+    assert q_targets(rewards, discounts, target).tolist() == [4.5, 2.0]
+    assert q_targets(rewards, discounts, target, online).tolist() == [2.5, 2.0]
+
+
+def test_dqn_loss_is_hubers() -> None:
+    q_values = torch.tensor([[0.0, 1.0], [4.0, 0.0]])
+    loss = dqn_loss(q_values, torch.tensor([1, 0]), torch.tensor([1.5, 1.0]))
+    assert loss.item() == pytest.approx((0.5 * 0.5**2 + (3 - 0.5)) / 2)
