@@ -1,0 +1,1 @@
+"""Suites of experiments, the runner that measures them and the report that compares them."""

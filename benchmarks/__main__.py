@@ -1,0 +1,169 @@
+"""The command line: `python -m benchmarks` runs and reports suites, `text-envs` reaches every command there is.
+
+Each command imports what it needs when it is called, so that `list` and `play` stay quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_USAGE = """\
+usage: text-envs COMMAND ...
+
+  list                    the environments
+  play ID                 type the actions yourself
+  train ID --algo ppo     train an agent, with any language model
+  bench list|run|report   the benchmark suites; bench speed: side-by-side timings
+  report DIR              draw the report of a run
+
+text-envs COMMAND --help says more."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `text-envs` and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    if command in ("list", "play"):
+        from text_envs.__main__ import main as environments
+
+        return environments(arguments) or 0
+    if command == "bench":
+        return bench(arguments[1:])
+    if command == "report":
+        return bench(arguments)
+    if command == "train":
+        from .train import main as train
+
+        return _told_plainly(lambda: train(arguments[1:]))
+    print(f"text-envs: no command is called {command!r}\n\n{_USAGE}", file=sys.stderr)
+    return 2
+
+
+def bench(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m benchmarks` and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["speed"]:
+        from .speed import main as speed
+
+        return speed(arguments[1:]) or 0
+    options = _parser().parse_args(arguments)
+    return _told_plainly(lambda: options.command(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run suites and report them.")
+    commands = parser.add_subparsers(required=True, metavar="list | run | report | speed")
+
+    listing = commands.add_parser("list", help="the suites, or the experiments of one")
+    listing.add_argument("suite", nargs="?", help="whose experiments to list")
+    listing.set_defaults(command=_list)
+
+    run = commands.add_parser("run", help="run what a suite still lacks")
+    run.add_argument("suite", help="a name that `list` shows")
+    run.add_argument("--out", type=Path, metavar="DIR", help="where the rows go (default: runs/SUITE)")
+    run.add_argument("--jobs", type=int, metavar="N", help="trials at a time (default: one a core)")
+    run.add_argument("--seeds", type=int, metavar="N", help="seeds of each experiment (default: the suite's)")
+    run.add_argument("--only", metavar="PATTERN", help="experiments whose name or tag matches, such as 'Copy / *'")
+    run.set_defaults(command=_run)
+
+    report = commands.add_parser("report", help="draw the report of a run's rows")
+    report.add_argument("folder", type=Path, metavar="DIR", help="where the rows are")
+    report.add_argument("--readme", type=Path, metavar="FILE", help="renew the block results:NAME of this file, "
+                        "NAME being DIR's last part")  # fmt: skip
+    report.set_defaults(command=_report)
+
+    commands.add_parser("speed", help="side-by-side timings against stock SB3 and others", add_help=False)
+    return parser
+
+
+def _told_plainly(command: Callable[[], int]) -> int:
+    """Run a command; what the user can mend is told in a line, without a traceback."""
+    try:
+        return command()
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except UserError as error:
+        print(f"text-envs: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _list(options: argparse.Namespace) -> int:
+    from . import suites
+
+    if options.suite is None:
+        for name in suites.NAMES:
+            suite = suites.get(name)
+            print(f"{name:<10} {len(suite.experiments):>3} experiments x {suite.seeds} seeds  {suite.description}")
+        return 0
+    for experiment in suites.get(options.suite).experiments:
+        print(
+            f"{experiment.name:<32} {experiment.steps:>9,} steps  {experiment.env_id} {dict(experiment.env_kwargs)}"
+        )
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from . import machine, runner, suites
+    from .progress import TerminalDisplay
+
+    suite = suites.get(options.suite)
+    trials = runner.plan(suite, options.seeds, options.only)
+    jobs = machine.cores() if options.jobs is None else options.jobs
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}; give at least 1")
+    out = options.out or Path("runs") / suite.name
+    threads = max(1, machine.cores() // jobs)
+    console = Console()
+    with TerminalDisplay(console) as display:
+        failed = runner.run(trials, out, jobs, threads, display)
+    _print_summary(console, out)
+    if failed:
+        console.print(f"[red]{failed} trials failed[/red]; their tracebacks are in {out / runner.ERRORS}")
+        return 1
+    return 0
+
+
+def _print_summary(console: Console, folder: Path) -> None:
+    from . import progress, report, scores
+
+    try:
+        found = scores.load(folder)
+    except ValueError:
+        return
+    progress.print_document_tables(console, report.make(found, folder))
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from . import progress, report
+
+    document, files = report.write(options.folder)
+    progress.print_document_tables(Console(), document)
+    if options.readme is not None:
+        text = options.readme.read_text(encoding="utf-8")
+        name = options.folder.resolve().name
+        options.readme.write_text(report.refresh_readme(text, name, document), encoding="utf-8")
+        files = [*files, options.readme]
+    print(f"wrote {files[0]} (open it in a browser), {', '.join(f.name for f in files[1:3])}"
+          f" and {len(files) - 3} more")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(bench())

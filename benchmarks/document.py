@@ -1,0 +1,152 @@
+"""What a report is made of, and how it becomes HTML, Markdown and a README block; `report.py` says what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from .figures import Figure, Ink, style_sheet
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Attributes:
+        text: what it says.
+        level: 0..1, drawn as a bar under the text; None draws none.
+        agent: whose colour the cell carries.
+        best: among the best of its column.
+    """
+
+    text: str
+    level: float | None = None
+    agent: str | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first `labels` columns name the row, the others hold numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+    labels: int = 1
+    in_readme: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One episode as text, with the reward that it earned."""
+
+    prompt: str
+    completion: str
+    reward: float
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Episodes of one agent on one task."""
+
+    title: str
+    episodes: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: text, then figures, then tables, then samples, then code."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    samples: tuple[Samples, ...] = ()
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report.
+
+    Attributes:
+        title: its heading.
+        subtitle: one line under it.
+        warnings: what a reader must know before the numbers.
+        sections: its parts, in order.
+        look: the agents' inks.
+    """
+
+    title: str
+    subtitle: str
+    warnings: tuple[str, ...]
+    sections: tuple[Section, ...]
+    look: Mapping[str, Ink]
+
+    def html(self) -> str:
+        """Return one page that needs nothing else: no network, no script."""
+        light, dark = style_sheet(self.look)
+        return _template("report.html.j2").render(document=self, light=light, dark=dark, slug=slug)
+
+    def markdown(self) -> str:
+        """Return the report as Markdown, its figures in `figures/`."""
+        return _template("report.md.j2").render(document=self, markdown_table=markdown_table)
+
+    def readme(self) -> str:
+        """Return the tables that the README shows."""
+        tables = [t for section in self.sections for t in section.tables if t.in_readme]
+        return "\n".join(f"{markdown_table(t)}\n{t.caption}\n" if t.caption else markdown_table(t) for t in tables)
+
+    def figures(self) -> list[Figure]:
+        """Return all figures."""
+        return [figure for section in self.sections for figure in section.figures]
+
+
+def text_row(*texts: str) -> tuple[Cell, ...]:
+    """Return a row of plain cells."""
+    return tuple(Cell(text) for text in texts)
+
+
+def markdown_table(table: Table) -> str:
+    """Return a table in Markdown; the best cells are bold."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    def show(cell: Cell) -> str:
+        text = one_line(cell.text).replace("|", "\\|")
+        return f"**{text}**" if cell.best and text else text
+
+    marks = ["---" if column < table.labels else "---:" for column in range(len(table.header))]
+    return "\n".join(
+        [line(table.header), line(marks), *(line([show(cell) for cell in row]) for row in table.rows), ""]
+    )
+
+
+def one_line(text: str) -> str:
+    """Return a text with its line breaks shown."""
+    return text.replace("\r", "").replace("\n", " ⏎ ")
+
+
+def slug(text: str) -> str:
+    """Return a text as an anchor."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+@cache
+def _template(name: str) -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("benchmarks"),
+        autoescape=name.endswith(".html.j2"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["one_line"] = one_line
+    return environment.get_template(name)

@@ -1,0 +1,96 @@
+import sys
+
+import pytest
+
+from benchmarks import suites
+
+TRIALS = """
+import os, time
+from pathlib import Path
+
+def quick(experiment, seed, report):
+    report(0.5)
+    return {"value": seed * 10, "process": os.getpid()}
+
+def slow(experiment, seed, report):
+    for i in range(40):
+        time.sleep(0.05)
+        report(i / 40)
+    return {"value": seed * 10}
+
+def raises(experiment, seed, report):
+    if seed == 1:
+        raise RuntimeError("seed one does not work")
+    return {"value": seed * 10}
+
+def dies(experiment, seed, report):
+    if seed == 1:
+        os.kill(os.getpid(), 9)
+    return {"value": seed * 10}
+
+def nan(experiment, seed, report):
+    return {"value": float("nan")}
+"""
+
+
+@pytest.fixture
+def trial_module(tmp_path, monkeypatch):
+    """Trials that need no agent, importable in this process and in spawned ones."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "some_trials.py").write_text(TRIALS)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    yield folder
+    sys.modules.pop("some_trials", None)
+
+
+@pytest.fixture
+def make_suite():
+    def make(trial, agents=("one",), task="Task"):
+        experiments = tuple(
+            suites.Experiment(task, agent, "some/Env-v0", "some:factory", trial=f"some_trials:{trial}")
+            for agent in agents
+        )
+        return suites.Suite("some", "a suite for tests", experiments)
+
+    return make
+
+
+def synthetic_row(experiment, seed, score, suite="quick", curve=()):
+    """A row as `trial.py` makes it, with chosen scores."""
+    summary = {"episodes": 512, "mean": 0.1 + 0.9 * score, "standard_error": 0.01, "normalized": score}
+    return {
+        "key": experiment.key(seed),
+        "suite": suite,
+        "experiment": experiment.configuration(),
+        "seed": seed,
+        "steps": experiment.steps,
+        "train_seconds": 10.0,
+        "steps_per_second": experiment.steps / 10 or None,
+        "curve": [list(point) for point in curve],
+        "evaluation": {"sampled": summary, "greedy": {**summary, "normalized": min(1.0, score + 0.01)}},
+        "samples": [{"prompt": "a|b", "completion": f"<i>{i}\nnext", "reward": i / 2} for i in range(3)],
+        "wall_seconds": 12.0,
+        "started": "2025-01-02T03:04:05+00:00",
+        "threads": 1,
+        "versions": {"python": "3.11.7", "torch": "2.13.0"},
+        "revision": "0123456789ab",
+        "hardware": {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "gpu": None, "system": "Linux"},
+    }
+
+
+@pytest.fixture
+def quick_rows():
+    """Rows of the whole suite `quick`, made up."""
+    level = {"random": 0.0, "SB3 PPO, raw ids": 0.3, "SB3 PPO, one-hot": 0.7, "PPO": 0.97, "DQN": 0.96}
+    rows = []
+    for experiment in suites.get("quick").experiments:
+        for seed in range(3):
+            score = level[experiment.agent] + 0.01 * seed
+            points = [
+                (experiment.steps * i // 10, 1.0 * i, 0.1 + 0.09 * score * i, score * i / 10) for i in range(1, 11)
+            ]
+            curve = points if experiment.steps else ()
+            rows.append(synthetic_row(experiment, seed, score, curve=curve))
+    return rows

@@ -1,0 +1,67 @@
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.rows import open_for_append
+from benchmarks.runner import ROWS
+
+
+def test_bare_command_shows_what_there_is(capsys):
+    assert command.main([]) == 0
+    assert "text-envs COMMAND" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_named(capsys):
+    assert command.main(["trian"]) == 2
+    assert "'trian'" in capsys.readouterr().err
+
+
+def test_list_shows_the_experiments_of_a_suite(capsys):
+    assert command.bench(["list", "learning"]) == 0
+    out = capsys.readouterr().out
+    assert "Copy, dense / PPO" in out and "150,000 steps" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quikc"], "no suite is called 'quikc'; choose one of quick"),
+        (["run", "quick", "--only", "absent"], "matches no experiment"),
+        (["run", "quick", "--jobs", "0"], "--jobs 0; give at least 1"),
+        (["run", "quick", "--seeds", "-1"], "--seeds -1; give at least 1"),
+        (["list", "nothing"], "no suite is called 'nothing'"),
+        (["report", "no/such/folder"], "holds no rows; run a suite first"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(arguments, message, capsys):
+    assert command.bench(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_a_broken_row_is_told_with_file_and_line(tmp_path, capsys):
+    (tmp_path / ROWS).write_text('{"key": "a"}\nbroken\n{"key": "b"}\n')
+    assert command.bench(["report", str(tmp_path)]) == 2
+    assert "rows.jsonl:2: not a JSON object" in capsys.readouterr().err
+
+
+def test_report_writes_the_page_and_renews_the_readme(tmp_path, quick_rows, capsys):
+    folder, readme = tmp_path / "quick", tmp_path / "README.md"
+    with open_for_append(folder / ROWS) as rows:
+        for row in quick_rows:
+            rows.append(row)
+    readme.write_text("<!-- results:quick -->\n<!-- /results -->\n")
+    assert command.main(["report", str(folder), "--readme", str(readme)]) == 0
+    assert "| PPO |" in readme.read_text()
+    out = capsys.readouterr().out
+    assert "report.html" in out and "0.98" in out
+
+
+def test_a_run_with_a_failure_ends_with_status_1(trial_module, make_suite, tmp_path, monkeypatch, capsys):
+    from benchmarks import suites
+
+    monkeypatch.setattr(suites, "_SUITES", {"some": lambda: make_suite("raises")})
+    monkeypatch.setattr(suites, "NAMES", ("some",))
+    status = command.bench(["run", "some", "--out", str(tmp_path), "--jobs", "1"])
+    out = capsys.readouterr().out
+    assert status == 1
+    assert "seed one does not work" in out and "1 trials failed" in out

@@ -1,0 +1,184 @@
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from benchmarks import report, scores
+from benchmarks.errors import UserError
+from benchmarks.rows import open_for_append
+from benchmarks.runner import ERRORS, ROWS
+
+SECTIONS = ("Summary", "Tasks", "Learning curves", "Samples", "What was run", "Run it again")
+
+
+def store(folder, rows, errors=()):
+    for name, entries in ((ROWS, rows), (ERRORS, errors)):
+        if entries:
+            with open_for_append(folder / name) as writer:
+                for entry in entries:
+                    writer.append(entry)
+
+
+@pytest.fixture
+def folder(tmp_path, quick_rows):
+    folder = tmp_path / "quick"
+    store(folder, quick_rows[::-1])  # the order of finishing must not matter
+    return folder
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, its ids, and whether its elements close."""
+
+    VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.references, self.open, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.references += [values[name] for name in ("src", "href", "xlink:href") if name in values]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_has_its_parts(folder):
+    document, files = report.write(folder)
+    assert {path.name for path in files} >= {
+        "report.html",
+        "report.md",
+        "scores.csv",
+        "summary.svg",
+        "curve-copy.svg",
+    }
+    page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    for title in SECTIONS:
+        assert f">{title}</h2>" in page and f"## {title}" in markdown
+    for text in ("Only 3 seeds", "stratified bootstrap", "steps to 0.95", "text-envs bench run quick --seeds 3"):
+        assert text in page and text in markdown
+    for path in re.findall(r"\]\((figures/[^)]+)\)", markdown):
+        assert (folder / path).exists()
+
+
+def test_the_page_stands_alone(folder):
+    report.write(folder)
+    page = Page((folder / "report.html").read_text())
+    assert not page.open
+    assert all(reference.startswith("#") for reference in page.references)
+    assert {reference[1:] for reference in page.references} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+    assert "script" not in page.tags and page.tags.count("svg") == 4
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", (folder / "report.html").read_text())
+
+
+def test_texts_of_episodes_are_escaped(folder):
+    report.write(folder)
+    page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    assert "<i>1" not in page and "&lt;i&gt;1" in page
+    assert "a\\|b" in markdown and "<i>1" not in markdown
+
+
+def test_the_same_rows_give_the_same_bytes(folder):
+    _, files = report.write(folder)
+    first = {path: path.read_bytes() for path in files}
+    report.write(folder)
+    assert first == {path: path.read_bytes() for path in files}
+
+
+def test_the_numbers_are_those_of_the_rows(folder):
+    results = scores.load(folder)
+    assert results.agents == ["random", "SB3 PPO, raw ids", "SB3 PPO, one-hot", "PPO", "DQN"]
+    assert results.matrix("PPO", "sampled").tolist() == [[0.97] * 3, [0.98] * 3, [0.99] * 3]
+    document = report.make(results, folder)
+    table = document.sections[0].tables[0]
+    ppo = next(row for row in table.rows if row[0].text == "PPO")
+    assert ppo[1].text.startswith("0.98 [0.9") and ppo[1].best
+    assert not next(row for row in table.rows if row[0].text == "random")[1].best
+    reached = scores.steps_to(results.of("Copy", "PPO"), 0.95)
+    assert reached == [(60_000, 10.0)] * 3  # the tenth of ten points
+
+
+def test_the_csv_holds_every_row(folder, quick_rows):
+    report.write(folder)
+    lines = list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text())))
+    assert len(lines) == len(quick_rows)
+    by_key = {row["key"]: row for row in quick_rows}
+    for line in lines:
+        row = by_key[line["key"]]
+        assert float(line["sampled_normalized"]) == row["evaluation"]["sampled"]["normalized"]
+
+
+def test_what_is_missing_is_said(tmp_path, quick_rows):
+    folder = tmp_path / "partial"
+    lost = quick_rows[-1]
+    error = {
+        "key": lost["key"],
+        "trial": "Password / DQN / seed 2",
+        "when": "",
+        "error": "Traceback\nValueError: no",
+    }
+    mended = {**error, "key": quick_rows[0]["key"], "trial": "later it worked"}
+    old = {**quick_rows[0], "key": "0" * 16}
+    store(folder, [*quick_rows[:-1], old], [error, mended])
+    document = report.make(scores.load(folder), folder)
+    told = " ".join(document.warnings)
+    assert "not complete" in told and "1 trials failed" in told and "1 rows of configurations" in told
+    failures = next(section for section in document.sections if section.title == "Failures")
+    assert [row[0].text for row in failures.tables[0].rows] == ["Password / DQN / seed 2"]
+
+
+def test_tasks_without_an_optimum_are_shown_but_not_aggregated(tmp_path, quick_rows):
+    folder = tmp_path / "raw"
+    for row in quick_rows:
+        if row["experiment"]["task"] == "Password":
+            for mode in ("sampled", "greedy"):
+                row["evaluation"][mode]["normalized"] = None
+            row["curve"] = [[*point[:3], None] for point in row["curve"]]
+    store(folder, quick_rows)
+    results = scores.load(folder)
+    assert results.normalized_tasks == ["Copy", "Reverse"]
+    document = report.make(results, folder)
+    assert "not normalised: Password" in document.sections[0].tables[0].caption
+    assert "mean clean return" in document.html()
+
+
+def test_five_seeds_need_no_warning(tmp_path, quick_rows):
+    rows = []
+    for row in quick_rows:
+        rows += [
+            {**row, "key": f"{row['key']}{i}", "seed": row["seed"] + 3 * i, "suite": "unknown"} for i in range(2)
+        ]
+    store(tmp_path / "many", rows)
+    assert report.make(scores.load(tmp_path / "many"), tmp_path / "many").warnings == ()
+
+
+def test_no_rows_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="holds no rows; run a suite first"):
+        scores.load(tmp_path)
+
+
+def test_the_readme_block_is_renewed(folder):
+    document = report.make(scores.load(folder), folder)
+    blocks = (
+        "<!-- results:quick -->\nold\n<!-- /results -->\n",
+        "<!-- results:real -->\nkeep\n<!-- /results -->\n",
+    )
+    text = "before\n" + "between\n".join(blocks)
+    new = report.refresh_readme(text, "quick", document)
+    assert "old" not in new and "| PPO |" in new and "keep" in new and new.startswith("before\n")
+    assert report.refresh_readme(new, "quick", document) == new
+    with pytest.raises(UserError, match="results:other"):
+        report.refresh_readme(text, "other", document)

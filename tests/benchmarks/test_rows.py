@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from benchmarks.rows import RowError, open_for_append, read_rows
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "run" / "rows.jsonl"
+    with open_for_append(path) as rows:
+        rows.append({"key": "a", "text": "line\nbreak ⏎ ü"})
+        rows.append({"key": "b"})
+    return path
+
+
+def test_rows_come_back(path):
+    assert read_rows(path) == [{"key": "a", "text": "line\nbreak ⏎ ü"}, {"key": "b"}]
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_no_file_no_rows(tmp_path):
+    assert read_rows(tmp_path / "absent.jsonl") == []
+
+
+@pytest.mark.parametrize("torn", [b'{"key": "c', b'{"key": "c", "x": "\xc3', b"{"])
+def test_a_torn_last_line_costs_nothing_else(path, torn):
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    with pytest.warns(UserWarning, match=r"rows\.jsonl:3: the last line is torn"):
+        assert [row["key"] for row in read_rows(path)] == ["a", "b"]
+    with open_for_append(path) as rows:
+        rows.append({"key": "d"})
+    assert [row["key"] for row in read_rows(path)] == ["a", "b", "d"]
+    assert path.read_bytes().startswith(whole)
+
+
+def test_a_whole_last_line_without_newline_is_kept(path):
+    path.write_bytes(path.read_bytes() + b'{"key": "c"}')
+    assert [row["key"] for row in read_rows(path)] == ["a", "b", "c"]
+    with open_for_append(path) as rows:
+        rows.append({"key": "d"})
+    assert [row["key"] for row in read_rows(path)] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("bad", [b"not json\n", b"[1]\n", b'{"no": "key"}\n', b"\xff\n"])
+def test_a_bad_line_is_named(path, bad):
+    path.write_bytes(path.read_bytes() + bad + b'{"key": "z"}\n')
+    before = path.read_bytes()
+    with pytest.raises(RowError, match=r"rows\.jsonl:3: not a"):
+        read_rows(path)
+    assert path.read_bytes() == before
+
+
+def test_two_writers_are_refused(path):
+    with open_for_append(path), pytest.raises(RowError, match="another run is writing"):
+        with open_for_append(path):
+            pass
+
+
+def test_nan_is_refused_and_nothing_is_written(path):
+    before = path.read_bytes()
+    with open_for_append(path) as rows, pytest.raises(ValueError):
+        rows.append({"key": "n", "value": float("nan")})
+    assert path.read_bytes() == before
+
+
+def test_each_row_is_one_line_of_json(path):
+    for line in path.read_text(encoding="utf-8").splitlines():
+        assert "key" in json.loads(line)

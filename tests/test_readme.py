@@ -1,0 +1,93 @@
+"""The README says what is so: its blocks run, its tables are current, its map names every file."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(?:<!-- test: (?P<mark>slow|skip), ?(?P<why>[^>]*) -->\n|<!-- test: (?P<bare>slow) -->\n)?"
+                   r"```python\n(?P<code>.*?)```", re.DOTALL)  # fmt: skip
+LONG_TRAINING = re.compile(r"total_timesteps=[\d_]+")
+
+
+def blocks():
+    for number, found in enumerate(BLOCK.finditer(README)):
+        mark = found["mark"] or found["bare"]
+        marks = [pytest.mark.slow] if mark == "slow" else []
+        if mark == "skip":
+            marks = [pytest.mark.skip(reason=found["why"])]
+        line = README[: found.start("code")].count("\n") + 1
+        yield pytest.param(found["code"], line, id=f"block-{number}", marks=marks)
+
+
+@pytest.mark.parametrize(("code", "line"), list(blocks()))
+def test_block_runs(code, line, tmp_path, monkeypatch):
+    """As it stands, but for the length of a training."""
+    monkeypatch.chdir(tmp_path)
+    code = LONG_TRAINING.sub("total_timesteps=1_000", code)
+    exec(compile("\n" * (line - 1) + code, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_every_python_block_is_found():
+    assert len(list(blocks())) == README.count("```python")
+
+
+def between(name):
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name.partition(':')[0]} -->", README, re.DOTALL)
+    assert found, f"README.md has no block {name}"
+    return found[1]
+
+
+def table(text):
+    lines = [line for line in text.strip().splitlines() if line.startswith("|")]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def different_defaults():
+    import stable_baselines3
+
+    import agents
+
+    for name in ("PPO", "DQN"):
+        ours = inspect.signature(getattr(agents, name).__init__).parameters
+        theirs = inspect.signature(getattr(stable_baselines3, name).__init__).parameters
+        for argument in ours.keys() & theirs.keys():
+            here, there = ours[argument].default, theirs[argument].default
+            if here != there and not argument.endswith("_buffer_class"):
+                yield name, argument, repr(here), repr(there)
+
+
+def test_the_table_of_defaults_is_current():
+    listed = {tuple(row[:4]) for row in table(between("defaults"))}
+    assert listed == set(different_defaults())
+    assert all(row[4] for row in table(between("defaults")))
+
+
+RESULTS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob("*/rows.jsonl"))
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_results_are_made_from_the_committed_rows(folder):
+    from benchmarks import report, scores
+
+    document = report.make(scores.load(folder), folder)
+    again = "renew it: text-envs report benchmarks/results/" + folder.name
+    assert report.refresh_readme(README, folder.name, document) == README, f"{again} --readme README.md"
+    assert (folder / "report.md").read_text(encoding="utf-8") == document.markdown(), again
+    for figure in document.figures():
+        assert (folder / "figures" / f"{figure.name}.svg").exists(), again
+
+
+def test_the_map_names_every_module():
+    listed = set(re.findall(r"^    (\S+\.py|\S+\.j2)", between("layout"), re.MULTILINE))
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("text_envs", "agents", "benchmarks")
+        for pattern in ("*.py", "*.j2")
+        for path in (ROOT / package).rglob(pattern)
+        if path.name != "__init__.py"
+    }
+    assert listed == modules

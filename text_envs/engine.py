@@ -1,0 +1,363 @@
+"""The one engine: the episodes of B rows in numpy arrays, and what happens when a row says something.
+
+Autoreset, infos and spaces do not live here but in `vector_env.py`, `token_env.py` and `utterance_env.py`,
+which are different faces of this class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .streams import RowRandom, Stream, seed_to_word
+from .tasks.base import Samples, Task, Utterances, at_least, pad
+
+Rows = NDArray[np.intp]
+_NO_ROWS: Rows = np.empty(0, np.intp)
+_NO_VALUES = np.empty(0)
+
+
+class Outcome(NamedTuple):
+    """What came of one step of n acting rows, k of which closed their utterance.
+
+    Attributes:
+        reward: (n,) float64, as paid: with delay, noise and scale.
+        terminated: (n,) bool.
+        closed: (k,) engine rows that closed.
+        clean: (k,) float64, their scores: the noise-free, unscaled rewards of the utterances.
+        scored: (m,) the closed rows that a task scored (all but those closed by a masked action).
+        details: the task's per-row values for `info`, m each; dicts may nest.
+    """
+
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    closed: Rows
+    clean: NDArray[np.float64]
+    scored: Rows
+    details: Mapping[str, Any]
+
+
+class Engine:
+    """B episodes of one task.
+
+    Methods take `rows`, the engine rows that act, as an index array; None means all B, in order, and is the
+    fast path.
+
+    Args:
+        task: what is shown, what is earned.
+        num_rows: B.
+        dense: pay each token the difference of the partial utterance's score. The differences telescope, so
+            returns are those of the sparse task.
+        reward_delay: pay the dense reward every n tokens, and the remainder when the utterance closes.
+        reward_scale: factor on every reward.
+        reward_noise: standard deviation of normal noise, drawn once per closed utterance from its row's
+            seed, its episode and its tokens.
+
+    Attributes:
+        tokens: (B, L) int64, contexts, right-padded with V.
+        length: (B,) tokens in each context.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        num_rows: int,
+        *,
+        dense: bool = False,
+        reward_delay: int | None = None,
+        reward_scale: float = 1.0,
+        reward_noise: float = 0.0,
+    ) -> None:
+        if reward_noise < 0:
+            raise ValueError(f"reward_noise is a standard deviation, at least 0, got {reward_noise}")
+        self.task = task
+        self.num_rows = at_least(1, num_rows, "num_envs")
+        if reward_delay is not None:
+            at_least(1, reward_delay, "reward_delay")
+        self._pay_every = reward_delay or (1 if dense else None)  # tokens; None: only when an utterance closes
+        self._scale = float(reward_scale)
+        self._noise = float(reward_noise)
+        self._replies = type(task).reply is not Task.reply
+        self._restricts = type(task).action_mask is not Task.action_mask
+
+        shape = num_rows, task.context_length
+        self.tokens = np.full(shape, task.vocab_size, np.int64)
+        self.length = np.zeros(num_rows, np.int64)
+        self._all: Rows = np.arange(num_rows)
+        self._offset = self._all * task.context_length  # of each row in the flat tokens
+        self._prompt = np.zeros(num_rows, np.int64)  # tokens of the prompt
+        self._start = np.zeros(num_rows, np.int64)  # where the current utterance starts
+        self._limit = np.zeros(num_rows, np.int64)  # the length at which the budget closes it
+        self._turn = np.zeros(num_rows, np.int64)
+        self._paid = np.zeros(num_rows)  # of the current utterance, before scale and noise
+        self._columns: dict[str, NDArray[Any]] = {}
+        self._legal = np.ones((num_rows, task.vocab_size), np.bool_) if self._restricts else None
+        self._seed = np.zeros(num_rows, np.uint64)
+        self._episode = np.full(num_rows, -1, np.int64)
+
+    def seed(self, seeds: Iterable[int], rows: Rows | None = None) -> None:
+        """Give rows new seeds; their next episode is number 0."""
+        where = slice(None) if rows is None else rows
+        self._seed[where] = np.array([seed_to_word(seed) for seed in seeds], np.uint64)
+        self._episode[where] = -1
+
+    def begin(self, rows: Rows | None = None) -> None:
+        """Begin the next episode on rows.
+
+        Raises:
+            ValueError: if the task's prompts do not fit its context.
+        """
+        where = slice(None) if rows is None else rows
+        self._episode[where] += 1
+        samples = self.task.sample(RowRandom(self._seed[where], self._episode[where], Stream.PROMPT))
+        length = self._checked_lengths(samples)
+        block = np.full((len(samples.tokens), self.tokens.shape[1]), self.task.vocab_size, np.int64)
+        block[:, : samples.tokens.shape[1]] = samples.tokens
+        self.tokens[where] = block
+        self.length[where] = self._prompt[where] = length
+        self._turn[where] = 0
+        for name, values in samples.columns.items():
+            if name not in self._columns:
+                self._columns[name] = np.zeros((self.num_rows, *values.shape[1:]), values.dtype)
+            self._columns[name][where] = values
+        self._open(where)
+        self._restrict(rows)
+
+    def say(self, actions: NDArray[np.int64], rows: Rows | None = None) -> Outcome:
+        """Append one token to each row.
+
+        Args:
+            actions: (n,) ids in 0..V-1.
+            rows: (n,) the rows that say them.
+        """
+        closed, masked = self._append(actions, rows)
+        return self._settle(closed, masked, rows)
+
+    def utter(self, texts: Sequence[str], rows: Rows | None = None) -> Outcome:
+        """Append a whole utterance to each row and close it.
+
+        An utterance is its text's tokens, then the end token where the task has one; the budget closes a
+        longer one early. A text that has no tokens is no more legal than a masked action: nothing is
+        appended and it earns the invalid reward.
+        """
+        acting = self._all if rows is None else rows
+        masked = np.array([bool(self.task.codec.unknown(text)) for text in texts], np.bool_)
+        end = [] if self.task.end_token_id is None else [self.task.end_token_id]
+        encode = self.task.codec.encode
+        spoken = [[] if bad else encode(text) + end for text, bad in zip(texts, masked, strict=True)]
+        tokens, lengths = pad(spoken, self.task.vocab_size)
+        closed = masked.copy()
+        for t in range(tokens.shape[1]):
+            going = np.flatnonzero(~closed & (t < lengths))
+            if not going.size:
+                break
+            closed[going], bad = self._append(tokens[going, t], acting[going])
+            if bad is not None:
+                masked[going] |= bad
+                self._restrict(acting[going[~closed[going]]])
+        return self._settle(np.ones(len(acting), np.bool_), masked, rows)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return (B, V), True where an action is legal, in a fresh array."""
+        if self._legal is None:
+            return np.ones((self.num_rows, self.task.vocab_size), np.bool_)
+        return self._legal.copy()
+
+    @property
+    def restricts(self) -> bool:
+        """Whether the task ever masks an action."""
+        return self._restricts
+
+    def context(self, row: int) -> str:
+        """Return a row's context as text."""
+        return self.task.codec.decode(self.tokens[row, : self.length[row]])
+
+    def render(self, row: int) -> str:
+        """Return a row's prompt and what followed it, on two lines."""
+        decode = self.task.codec.decode
+        shown, length = self._prompt[row], self.length[row]
+        return f"prompt: {decode(self.tokens[row, :shown])}\n  said: {decode(self.tokens[row, shown:length])}"
+
+    def _flat(self) -> NDArray[np.int64]:
+        """Return a view; never kept, because a copied or unpickled engine would keep one of other tokens."""
+        return self.tokens.reshape(-1)
+
+    def _append(
+        self, actions: NDArray[np.int64], rows: Rows | None
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """Append one token to each row.
+
+        Returns:
+            (n,) where the utterance closed; (n,) where the action was masked, None if the task masks none.
+        """
+        where = slice(None) if rows is None else rows
+        length = self.length[where]
+        self._flat()[self._offset[where] + length] = actions
+        length = length + 1
+        self.length[where] = length
+        closed = length == self._limit[where]
+        if self.task.end_token_id is not None:
+            closed |= actions == self.task.end_token_id
+        if self._legal is None:
+            return closed, None
+        acting = self._all if rows is None else rows
+        masked = ~self._legal[acting, actions]
+        return closed | masked, masked
+
+    def _settle(self, closed: NDArray[np.bool_], masked: NDArray[np.bool_] | None, rows: Rows | None) -> Outcome:
+        """Score and pay what is due, let the task reply to closed utterances, and open the next ones.
+
+        Args:
+            closed: (n,) where the utterance closed.
+            masked: (n,) where an action outside the mask closed it; None: nowhere.
+            rows: (n,) the rows that acted.
+        """
+        ends = closed.nonzero()[0]
+        due = self._due(closed, ends, rows)
+        if due is not None and not due.size:
+            self._restrict(rows)
+            reward, terminated = np.zeros(len(closed)), np.zeros(len(closed), np.bool_)
+            return Outcome(reward, terminated, _NO_ROWS, _NO_VALUES, _NO_ROWS, {})
+        due_rows = rows if due is None else due if rows is None else rows[due]
+        due_masked = masked if masked is None or due is None else masked[due]
+        value, scored, details = self._score(due_rows, due_masked)
+        where = slice(None) if due_rows is None else due_rows
+        reward = value - self._paid[where]
+        self._paid[where] = value
+        if due is not None:
+            reward, payment = np.zeros(len(closed)), reward
+            reward[due] = payment
+
+        end_rows = ends if rows is None else rows[ends]
+        if self._noise and ends.size:
+            reward[ends] += self._noise * self._draw_noise(end_rows)
+        if self._scale != 1.0:
+            reward *= self._scale
+        terminated = closed.copy()
+        if self._replies and ends.size:
+            terminated[ends] = self._answer(end_rows)
+        self._restrict(np.flatnonzero(~terminated) if rows is None else rows[~terminated])
+        if due is not ends:  # partial utterances were scored too: report only those that closed
+            value = value[ends if due is None else np.searchsorted(due, ends)]
+            keep = np.flatnonzero(np.isin(scored, end_rows)) if details else _NO_ROWS
+            scored, details = scored[keep], _take(details, keep)
+        return Outcome(reward, terminated, end_rows, value, scored, details)
+
+    def _due(self, closed: NDArray[np.bool_], ends: Rows, rows: Rows | None) -> Rows | None:
+        """Return which of the n acting rows are paid now; None: all."""
+        if self._pay_every is None or not closed.size:
+            return ends
+        if self._pay_every == 1:
+            return None
+        where = slice(None) if rows is None else rows
+        said = self.length[where] - self._start[where]
+        return np.flatnonzero(closed | (said % self._pay_every == 0))
+
+    def _score(
+        self, rows: Rows | None, masked: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float64], Rows, Mapping[str, Any]]:
+        """Return the (n,) values of rows' utterances, the rows a task scored, and its details on them."""
+        acting = self._all if rows is None else rows
+        if masked is None or not masked.any():
+            score = self.task.score(self._said(rows))
+            if score.value.shape != acting.shape:
+                raise ValueError(
+                    f"{type(self.task).__name__}.score returned values of shape {score.value.shape} for "
+                    f"{len(acting)} utterances; return one value each, shape ({len(acting)},)"
+                )
+            return score.value, acting, score.details
+        value = np.full(len(acting), self.task.invalid_reward)
+        scored = acting[~masked]
+        details: Mapping[str, Any] = {}
+        if scored.size:
+            value[~masked], _, details = self._score(scored, None)
+        return value, scored, details
+
+    def _said(self, rows: Rows | None) -> Utterances:
+        where = slice(None) if rows is None else rows
+        columns = {name: values[where] for name, values in self._columns.items()}
+        return Utterances(self.tokens[where], self._start[where], self.length[where], self._turn[where], columns)
+
+    def _open(self, where: Any) -> None:
+        """Open the next utterance at the end of the contexts."""
+        length = self.length[where]
+        self._start[where] = length
+        self._limit[where] = np.minimum(length + self.task.max_new_tokens, self.task.context_length)
+        self._paid[where] = 0.0
+
+    def _answer(self, rows: Rows) -> NDArray[np.bool_]:
+        """Append the task's replies to closed utterances; return (k,) where the episode ends."""
+        random = RowRandom(self._seed[rows], self._episode[rows], Stream.REPLY).fold(self._turn[rows])
+        replies = self.task.reply(self._said(rows), random)
+        self._turn[rows] += 1
+        if replies is None:
+            return np.ones(len(rows), np.bool_)
+        length = self.length[rows]
+        room = self.task.context_length - length
+        if (replies.lengths > room).any():
+            worst = int(np.argmax(replies.lengths - room))
+            raise ValueError(
+                f"a reply of {replies.lengths[worst]} tokens does not fit the {room[worst]} left of the context; "
+                f"give {type(self.task).__name__} a context_length above {self.task.context_length}"
+            )
+        at = np.arange(replies.tokens.shape[1])
+        spoken = at < replies.lengths[:, None]  # (k, R)
+        places = (self._offset[rows] + length)[:, None] + at
+        self._flat()[places[spoken]] = replies.tokens[spoken]
+        self.length[rows] = length + replies.lengths
+        over = replies.over | (self.length[rows] == self.task.context_length)
+        self._open(rows[~over])
+        return over
+
+    def _restrict(self, rows: Rows | None) -> None:
+        """Ask the task which actions are legal now on rows.
+
+        Raises:
+            ValueError: if a row has none.
+        """
+        if self._legal is None or (rows is not None and not rows.size):
+            return
+        where = slice(None) if rows is None else rows
+        legal = self.task.action_mask(self._said(rows))
+        self._legal[where] = True if legal is None else legal
+        stuck = ~self._legal[where].any(axis=1)
+        if stuck.any():
+            row = int(np.flatnonzero(stuck)[0])
+            raise ValueError(
+                f"{type(self.task).__name__}.action_mask leaves no legal action after "
+                f"{self.context(row if rows is None else int(rows[row]))!r}; end the episode there or allow one"
+            )
+
+    def _draw_noise(self, rows: Rows) -> NDArray[np.float64]:
+        """Return (k,) standard normals from the seeds, the episodes and all that was said."""
+        random = RowRandom(self._seed[rows], self._episode[rows], Stream.NOISE)
+        for column in self.tokens[rows].T:
+            random = random.fold(column)
+        return random.normal(1)[:, 0]
+
+    def _checked_lengths(self, samples: Samples) -> NDArray[np.int64] | int:
+        room, width = self.task.max_prompt_tokens, samples.tokens.shape[1]
+        longest = width if samples.lengths is None else samples.lengths.max()
+        shortest = width if samples.lengths is None else samples.lengths.min()
+        if width > room or longest > width or shortest < 1:
+            raise ValueError(
+                f"{type(self.task).__name__}.sample returned prompts of {shortest} to {longest} tokens in an "
+                f"array of width {width}; a prompt has 1 to max_prompt_tokens={room} tokens"
+            )
+        return width if samples.lengths is None else samples.lengths
+
+
+def _take(details: Mapping[str, Any], at: Rows) -> dict[str, Any]:
+    """Return the given positions of every per-row sequence in a nested dict."""
+    taken: dict[str, Any] = {}
+    for name, values in details.items():
+        if isinstance(values, Mapping):
+            taken[name] = _take(values, at)
+        elif isinstance(values, np.ndarray):
+            taken[name] = values[at]
+        else:
+            taken[name] = [values[i] for i in at]
+    return taken

@@ -1,0 +1,111 @@
+"""One table of ids, one loop that registers them, and the two functions Gymnasium calls to make them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal
+
+import gymnasium as gym
+
+from .tasks.base import Task
+from .token_env import TokenEnv
+from .utterance_env import UtteranceEnv
+from .vector_env import TokenVectorEnv, UtteranceVectorEnv
+
+Level = Literal["token", "utterance"]
+NAMESPACE = __package__
+
+TASKS: dict[str, str] = {  # name in the id -> module:class
+    "Copy": f"{__package__}.tasks.copy:Copy",
+    "Reverse": f"{__package__}.tasks.reverse:Reverse",
+    "Password": f"{__package__}.tasks.password:Password",
+    "Sentiment": f"{__package__}.tasks.sentiment:Sentiment",
+}
+
+
+def task_ids() -> list[str]:
+    """Return the ids of all environments of this package."""
+    return [f"{NAMESPACE}/{name}-v0" for name in TASKS]
+
+
+def task_summary(id: str) -> str:
+    """Return the first line of a task's docstring."""
+    return (inspect.getdoc(_task(gym.spec(id).kwargs["task"])) or "").partition("\n")[0]
+
+
+def register_task(id: str, task: str) -> None:
+    """Register a task of your own under an id, at both levels and as a batched environment.
+
+    Args:
+        id: such as "mine/Riddle-v0".
+        task: "module:class", a subclass of Task whose arguments have defaults. A string, so that the
+            environment's spec can be written as JSON and worker processes can find the class.
+    """
+    gym.register(
+        id,
+        entry_point=f"{__name__}:make_env",
+        vector_entry_point=f"{__name__}:make_vector_env",
+        kwargs={"task": task},
+    )
+
+
+def register_all() -> None:
+    """Register every row of the table."""
+    for id, task in zip(task_ids(), TASKS.values(), strict=True):
+        register_task(id, task)
+
+
+def make_env(task: str, *, level: Level = "token", **keywords: Any) -> gym.Env:
+    """Make a single environment; Gymnasium's entry point.
+
+    Args:
+        task: "module:class".
+        level: "token" or "utterance", what a step says.
+        keywords: the environment's and the task's arguments, each known to one of them.
+
+    Raises:
+        ValueError: if the level is neither.
+        TypeError: if neither the environment nor the task knows a keyword.
+    """
+    return _make(TokenEnv if _is_token(level) else UtteranceEnv, task, keywords)
+
+
+def make_vector_env(task: str, num_envs: int = 1, *, level: Level = "token", **keywords: Any) -> TokenVectorEnv:
+    """Make a batched environment; Gymnasium's vector entry point. See `make_env`."""
+    environment = TokenVectorEnv if _is_token(level) else UtteranceVectorEnv
+    return _make(environment, task, {"num_envs": num_envs, **keywords})
+
+
+def _is_token(level: str) -> bool:
+    if level not in ("token", "utterance"):
+        raise ValueError(f'level is "token" or "utterance", got {level!r}')
+    return level == "token"
+
+
+def _make(environment: Callable[..., Any], path: str, keywords: dict[str, Any]) -> Any:
+    """Give each keyword to the environment or the task, whichever knows it."""
+    task = _task(path)
+    ours, its = _names(environment) - {"task"}, _names(task)
+    unknown = [keyword for keyword in keywords if keyword not in ours | its]
+    if unknown:
+        raise TypeError(
+            f"{task.__name__} has no keyword {', '.join(map(repr, unknown))}. Its own: {_listed(its)}. "
+            f"Every environment's: {_listed(ours | {'level'})}"
+        )
+    built = task(**{keyword: value for keyword, value in keywords.items() if keyword in its})
+    return environment(built, **{keyword: value for keyword, value in keywords.items() if keyword in ours})
+
+
+def _task(path: str) -> type[Task]:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _names(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

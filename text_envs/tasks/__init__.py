@@ -1,0 +1,1 @@
+"""Tasks: where prompts come from and what an utterance earns; one short file per task."""

@@ -1,0 +1,61 @@
+"""UtteranceEnv: one utterance per step, in free text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium.error import InvalidAction
+
+from .single_env import SingleEnv
+from .spaces import UnicodeText, first_surrogate
+from .tasks.base import Task
+
+
+class UtteranceEnv(SingleEnv[str, str]):
+    """A text task, one whole utterance per step; the same task and the same return as TokenEnv.
+
+    Observation: the context as text. Action: the utterance, any text. Its tokens are said one after the
+    other, then the end token where the task has one, so the budget closes a longer text early: what lies beyond
+    is not said. A text that has no tokens in the task's vocabulary, or a masked one, closes the utterance
+    with the task's invalid reward.
+
+    For the arguments see `SingleEnv`.
+    """
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Say one utterance.
+
+        Raises:
+            InvalidAction: if the action is not a text of the action space.
+            ResetNeeded: if no episode is running.
+        """
+        self._check_running()
+        if action not in self.action_space:
+            raise InvalidAction(not_a_text(action, self.action_space))
+        return self._finish(self._engine.utter([action]))
+
+    def _spaces(self) -> tuple[UnicodeText, UnicodeText]:
+        return text_of(self.task, self.task.context_length), text_of(self.task, self.task.max_new_tokens)
+
+    def _observe(self) -> str:
+        return self._engine.context(0)
+
+
+def text_of(task: Task, tokens: int) -> UnicodeText:
+    """Return the space of texts that up to `tokens` tokens can make."""
+    return UnicodeText(tokens * task.codec.max_token_length)
+
+
+def not_a_text(action: Any, space: Any) -> str:
+    """Return what to tell who passed an action outside the space."""
+    if not isinstance(action, str):
+        return f"action {action!r} is a {type(action).__name__}; pass a str, the utterance"
+    if (place := first_surrogate(action)) is not None:
+        return (
+            f"action {action!r} holds a lone surrogate, {action[place]!r} at {place}, which is half a "
+            'character; mend it with action.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
+        )
+    return (
+        f"action {action[:80]!r}... has {len(action)} characters, more than the {space.max_length} that the "
+        "budget's tokens can make; shorten it"
+    )
