@@ -54,7 +54,7 @@ class DQN(TextAlgorithm, stable_baselines3.DQN):
         target_update_interval: int = 1000,
         exploration_fraction: float = 0.3,
         exploration_initial_eps: float = 1.0,
-        exploration_final_eps: float = 0.05,
+        exploration_final_eps: float = 0.02,
         max_grad_norm: float = 10,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,

@@ -164,9 +164,8 @@ def _learning_suite() -> Suite:
             row("PPO", OUR_PPO, 150_000, dense=True),
             row("DQN", OUR_DQN, 75_000, dense=True),
             row("PPO", OUR_PPO, 600_000, dense=False),
-            row("DQN, one-step", OUR_DQN, 280_000, dense=False),
-            row("DQN, 3-step", OUR_DQN, 280_000, dense=False, n_steps=3),
-            row("DQN, whole episode", OUR_DQN, 280_000, dense=False, n_steps=8),
+            row("DQN, one-step", OUR_DQN, 150_000, dense=False),
+            row("DQN, whole episode", OUR_DQN, 150_000, dense=False, n_steps=8),
         ]
 
     return Suite(
