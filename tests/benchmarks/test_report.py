@@ -131,13 +131,30 @@ def test_what_is_missing_is_said(tmp_path, quick_rows):
         "error": "Traceback\nValueError: no",
     }
     mended = {**error, "key": quick_rows[0]["key"], "trial": "later it worked"}
-    old = {**quick_rows[0], "key": "0" * 16}
+    old = {**quick_rows[0], "key": "0" * 16, "started": "2099-01-01T00:00:00+00:00"}
     store(folder, [*quick_rows[:-1], old], [error, mended])
     document = report.make(scores.load(folder), folder)
     told = " ".join(document.warnings)
-    assert "not complete" in told and "1 trials failed" in told and "1 rows of configurations" in told
+    assert "not complete" in told and "1 trials failed" in told and "1 rows were left out" in told
     failures = next(section for section in document.sections if section.title == "Failures")
     assert [row[0].text for row in failures.tables[0].rows] == ["Password / DQN / seed 2"]
+
+
+def test_rows_of_a_changed_suite_are_shown_and_never_mixed(tmp_path, quick_rows):
+    def changed(row, steps, started):
+        experiment = {**row["experiment"], "steps": steps}
+        return {**row, "key": f"{row['key']}-{steps}", "experiment": experiment, "started": started}
+
+    copy_ppo = [r for r in quick_rows if (r["experiment"]["task"], r["experiment"]["agent"]) == ("Copy", "PPO")]
+    others = [r for r in quick_rows if r not in copy_ppo]
+    older = [changed(row, 7, "2025-01-01T00:00:00+00:00") for row in copy_ppo]
+    newer = [changed(row, 8, "2025-02-01T00:00:00+00:00") for row in copy_ppo[:2]]
+    store(tmp_path, [*newer, *older, *others])
+    results = scores.load(tmp_path)
+    assert [row["key"] for row in results.of("Copy", "PPO")] == [row["key"] for row in newer]
+    assert (results.outdated, results.changed) == (3, 1)
+    assert results.agents == ["random", "SB3 PPO, raw ids", "SB3 PPO, one-hot", "PPO", "DQN"]
+    assert any("other settings" in warning for warning in report.make(results, tmp_path).warnings)
 
 
 def test_tasks_without_an_optimum_are_shown_but_not_aggregated(tmp_path, quick_rows):
@@ -173,12 +190,12 @@ def test_no_rows_is_an_error(tmp_path):
 def test_the_readme_block_is_renewed(folder):
     document = report.make(scores.load(folder), folder)
     blocks = (
-        "<!-- results:quick -->\nold\n<!-- /results -->\n",
+        "<!-- results:quick -->\nreplace this\n<!-- /results -->\n",
         "<!-- results:real -->\nkeep\n<!-- /results -->\n",
     )
     text = "before\n" + "between\n".join(blocks)
     new = report.refresh_readme(text, "quick", document)
-    assert "old" not in new and "| PPO |" in new and "keep" in new and new.startswith("before\n")
+    assert "replace this" not in new and "| PPO |" in new and "keep" in new and new.startswith("before\n")
     assert report.refresh_readme(new, "quick", document) == new
     with pytest.raises(UserError, match="results:other"):
         report.refresh_readme(text, "other", document)
