@@ -474,10 +474,10 @@ def _measurements(by_agent: Mapping[str, Row]) -> Section:
     count = min(row["measurement"]["completions"] for row in by_agent.values())
     caption = (
         f"{count} sampled completions of held-out prompts each, ± 1.96 standard errors. Reward: VADER's compound "
-        "score of the completion. KL: mean over completions of the summed log-ratio of the sampled tokens to the "
-        f"reference, in float32; of best of {BEST_OF} the closed form log n - (n - 1)/n. distinct-2: different word "
-        "pairs among all (in brackets: of the reference's). repetition: a completion's words that it has said "
-        "before. Training minutes exclude evaluation."
+        "score of the completion. KL: mean over completions of the summed log-ratio of the sampled tokens to "
+        f"the reference, in float32; of best of {BEST_OF} the closed form log n - (n - 1)/n. distinct-2: different "
+        "word pairs among all (in brackets: of the reference's). repetition: a completion's words that it has "
+        "said before. Training minutes exclude evaluation."
     )
     return Section("Held-out sentiment", (), (), (Table(header, tuple(lines), caption, in_readme=True),))
 

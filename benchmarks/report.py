@@ -61,7 +61,7 @@ def make(results: Results, folder: Path) -> Document:
         title=f"text-envs benchmark: {names}",
         subtitle=(
             f"{len(results.rows)} trials, {len(results.agents)} agents, {len(results.tasks)} tasks, "
-            f"{results.fewest_seeds() or len({row['seed'] for row in results.rows})} seeds each; "
+            f"{len({row['seed'] for row in results.rows})} seeds; "
             f"{_duration(seconds)} of work, {results.rows[-1]['started'][:10]}"
         ),
         warnings=tuple(_warnings(results)),
@@ -83,7 +83,9 @@ def _warnings(results: Results) -> Iterable[str]:
     if results.failures:
         yield f"{len(results.failures)} trials failed and are missing from the numbers; see Failures."
     if results.outdated:
-        yield f"{results.outdated} rows of configurations that the suite no longer has were left out."
+        yield f"{results.outdated} rows were left out: there are others of the same experiment with newer settings."
+    if results.changed:
+        yield f"{results.changed} experiments have other settings in the suite now than these rows were made with."
 
 
 def _summary(results: Results, look: dict[str, Ink]) -> Section:
@@ -105,7 +107,7 @@ def _summary(results: Results, look: dict[str, Ink]) -> Section:
                 look,
                 "normalised score (0 = random, 1 = optimal)",
                 caption="A point is the interquartile mean over seeds and tasks, a line its 95% interval; "
-                "filled: actions sampled, hollow: greedy.",
+                "filled: actions sampled (DQN: with its final exploration rate), hollow: greedy.",
             )
         )
     text = [
@@ -135,7 +137,8 @@ def _score_table(results: Results, overall: dict[str, dict[str, Estimate]]) -> T
     episodes = min(row["evaluation"]["sampled"]["episodes"] for row in results.scored)
     caption = (
         f"Normalised score [95% interval], {least} seeds, {episodes} evaluation episodes each; "
-        f"the last columns are sampled actions, means over seeds.{note} {_INTERVALS}"
+        f"a task's column: sampled actions, mean over seeds. Bold: no other agent's interval lies wholly above. "
+        f"{_INTERVALS}{note}"
     )
     return Table(tuple(header), rows, caption, in_readme=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,14 @@ class Results:
     Attributes:
         rows: what the report is about.
         failures: entries of the errors file whose trial has no row.
-        outdated: how many rows were left out because their suite no longer has their configuration.
+        outdated: how many rows were left out because there are others with newer settings.
+        changed: how many experiments have other settings in their suite now than in these rows.
     """
 
     rows: tuple[Row, ...]
     failures: tuple[dict[str, Any], ...] = ()
     outdated: int = 0
+    changed: int = 0
 
     @property
     def suites(self) -> list[str]:
@@ -112,6 +114,9 @@ class Results:
 def load(folder: Path) -> Results:
     """Return the results in a folder.
 
+    Of rows with one suite, task and agent but several configurations, those of the suite as it is now are kept, or
+    else those of the newest row: scores of different settings are never mixed.
+
     Raises:
         UserError: if it holds no rows.
     """
@@ -121,34 +126,43 @@ def load(folder: Path) -> Results:
             f"{folder / ROWS} holds no rows; run a suite first: text-envs bench run quick --out {folder}"
         )
     failures = {entry["key"]: entry for entry in read_rows(folder / ERRORS) if entry["key"] not in rows}
-    order, known = _order(list(rows.values()))
-    kept = sorted(
-        (row for row in rows.values() if row["key"] in order or row["suite"] not in known),
-        key=lambda r: (
-            order.get(r["key"], len(order)),
-            r["experiment"]["task"],
-            r["experiment"]["agent"],
-            r["seed"],
-        ),
-    )
-    return Results(tuple(kept), tuple(failures.values()), len(rows) - len(kept))
+    suite_of = _suites(rows.values())
+    groups: dict[tuple[int, int, str, str], list[Row]] = {}
+    for row in rows.values():
+        groups.setdefault(_place(row, suite_of), []).append(row)
+    kept: list[Row] = []
+    changed = 0
+    for place in sorted(groups):
+        current = [row for row in groups[place] if _is_current(row, suite_of)]
+        newest = max(groups[place], key=lambda row: row["started"])
+        changed += not current and suite_of[newest["suite"]] is not None
+        same = current or [r for r in groups[place] if _settings(r) == _settings(newest)]
+        kept += sorted(same, key=lambda row: row["seed"])
+    return Results(tuple(kept), tuple(failures.values()), len(rows) - len(kept), changed)
 
 
-def _order(rows: Sequence[Row]) -> tuple[dict[str, int], set[str]]:
-    """Return the place of each key in its suite, and the suites that could be looked up."""
-    seeds = range(max(row["seed"] for row in rows) + 1)
-    order: dict[str, int] = {}
-    known = set()
-    for name in _unique(row["suite"] for row in rows):
-        try:
-            experiments = suites.get(name).experiments
-        except ValueError:
-            continue
-        known.add(name)
-        for experiment in experiments:
-            for seed in seeds:
-                order.setdefault(experiment.key(seed), len(order))
-    return order, known
+def _suites(rows: Iterable[Row]) -> dict[str, suites.Suite | None]:
+    """Return the suites that rows come from, None for those that there are no more."""
+    return {
+        name: suites.get(name) if name in suites.NAMES else None for name in _unique(row["suite"] for row in rows)
+    }
+
+
+def _place(row: Row, suite_of: Mapping[str, suites.Suite | None]) -> tuple[int, int, str, str]:
+    """Return where a row's experiment stands among all."""
+    names = row["experiment"]["task"], row["experiment"]["agent"]
+    suite = suite_of[row["suite"]]
+    order = [(e.task, e.agent) for e in suite.experiments] if suite else []
+    return (list(suite_of).index(row["suite"]), order.index(names) if names in order else len(order), *names)
+
+
+def _is_current(row: Row, suite_of: Mapping[str, suites.Suite | None]) -> bool:
+    suite = suite_of[row["suite"]]
+    return suite is not None and any(e.key(row["seed"]) == row["key"] for e in suite.experiments)
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row["experiment"].items() if name != "tags"}
 
 
 def estimate(statistic: stats.Statistic, *matrices: NDArray[np.float64]) -> Estimate:

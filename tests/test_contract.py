@@ -181,3 +181,10 @@ def test_trains_under_stable_baselines(id):
     model = stable_baselines3.PPO("MlpPolicy", gym.make(id), n_steps=32, batch_size=32, n_epochs=1, device="cpu")
     model.learn(64)
     assert model.num_timesteps == 64
+
+
+@pytest.mark.parametrize("id", text_envs.task_ids())
+def test_stable_baselines3_takes_the_id(id):
+    sb3 = pytest.importorskip("stable_baselines3")
+    model = sb3.PPO("MlpPolicy", id, n_steps=2, batch_size=2, device="cpu")
+    assert model.get_env().get_attr("task")[0] is not None

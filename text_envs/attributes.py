@@ -62,8 +62,9 @@ def check_render_mode(render_mode: str | None) -> str | None:
     """Return `render_mode`.
 
     Raises:
-        ValueError: if there is no such mode.
+        TypeError: if there is no such mode (Stable-Baselines3 asks every id for "rgb_array" and takes a TypeError
+            for a no).
     """
     if render_mode is not None and render_mode not in METADATA["render_modes"]:
-        raise ValueError(f"render_mode is None, 'ansi' or 'human', got {render_mode!r}")
+        raise TypeError(f"render_mode is None, 'ansi' or 'human', got {render_mode!r}")
     return render_mode
