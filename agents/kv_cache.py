@@ -158,3 +158,29 @@ class ContextFollower:
             attention_mask=mask[:, None],
             position_ids=torch.as_tensor(np.where(real, position, 0), device=device),
         )
+
+
+@torch.no_grad()
+def check_cache(backbone: Backbone) -> str | None:
+    """Return why contexts of this model cannot be followed with a cache, or None if they can.
+
+    What its config does not tell, a few tokens do: fed in two parts, they must give what they give at once.
+    """
+    reason = backbone.uncacheable()
+    if reason is not None:
+        return reason
+    count = min(6, backbone.context_length)
+    ids = np.arange(backbone.context_length)[None] % backbone.vocab_size
+    try:
+        follower = ContextFollower(backbone, 1)
+        follower.last_hidden(ids, np.array([max(1, count // 2)]))
+        cached = follower.last_hidden(ids, np.array([count]))
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        return f"it does not work with keys and values of its own rows ({type(error).__name__}: {error})"
+    whole = backbone.hidden(torch.as_tensor(ids[:, :count], device=cached.device))[:, -1]
+    scale = whole.abs().max().item() or 1.0
+    difference = (whole - cached).abs().max().item() / scale
+    tolerance = 1e-3 if backbone.dtype is None else 0.1
+    return (
+        None if difference < tolerance else f"cached and whole contexts differ by {difference:.2g} of the largest"
+    )

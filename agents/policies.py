@@ -10,6 +10,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .backbone import Backbone, ModelSource, ModelSpec
 from .buffers import PackedTensors
-from .kv_cache import ContextFollower
+from .kv_cache import ContextFollower, check_cache
 from .losses import log_prob_and_entropy
 
 _CHUNK_ELEMENTS = 2**25  # scores held at once (128 MiB in float32) when the vocabulary is large
@@ -37,14 +38,13 @@ class ContextReader(nn.Module):
         self.backbone = backbone
         self._follower: ContextFollower | None = None
         self._following = False
+        self._rows: int | None = None  # whose contexts are followed now; other batches are read whole
 
     @contextmanager
     def cached(self) -> Iterator[None]:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
-        reason = self.backbone.uncacheable()
-        if reason is not None:
-            warnings.warn(f"no key-value cache for this model: {reason}; reading whole contexts", stacklevel=3)
-        self._following = reason is None
+        self._following = self._uncacheable is None
+        self._rows = None
         if self._follower is not None:
             self._follower.forget()
         try:
@@ -53,18 +53,30 @@ class ContextReader(nn.Module):
         finally:
             self._following = False
 
+    @cached_property
+    def _uncacheable(self) -> str | None:
+        reason = check_cache(self.backbone)
+        if reason is not None:
+            warnings.warn(f"no key-value cache for this model, so contexts are read whole: {reason}", stacklevel=2)
+        return reason
+
     def last_hidden(self, obs: Tensor) -> Tensor:
         """Return (B, D), the hidden state of the last token of each observation (B, L)."""
+        if self._following and not torch.is_grad_enabled() and self._rows in (None, len(obs)):
+            return self._followed(obs)
         pad = self.backbone.vocab_size
-        if self._following and not torch.is_grad_enabled():
-            ids = obs.cpu().numpy()
-            if self._follower is None or self._follower.n_rows != len(ids):
-                self._follower = ContextFollower(self.backbone, len(ids))
-            return self._follower.last_hidden(ids, (ids != pad).sum(axis=1))
         length = (obs != pad).sum(dim=1)
         trimmed = obs[:, : int(length.max())].long()
         hidden = self.backbone.hidden(trimmed.masked_fill(trimmed == pad, 0))
         return hidden[torch.arange(len(obs), device=obs.device), length - 1]
+
+    def _followed(self, obs: Tensor) -> Tensor:
+        """Return (B, D) with the cache."""
+        self._rows = len(obs)
+        if self._follower is None or self._follower.n_rows != self._rows:
+            self._follower = ContextFollower(self.backbone, self._rows)
+        ids = obs.cpu().numpy()
+        return self._follower.last_hidden(ids, (ids != self.backbone.vocab_size).sum(axis=1))
 
     def packed_hidden(self, packs: Sequence[PackedTensors]) -> Tensor:
         """Return (N, D), the hidden states at the packs' positions."""

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, MistralConfig, OPTConfig, Qwen3Config
+from transformers import GPT2Config, LlamaConfig, MambaConfig, MistralConfig, OPTConfig, Qwen3Config
 
 from agents.backbone import Backbone, ModelSpec
-from agents.kv_cache import ContextFollower
+from agents.kv_cache import ContextFollower, check_cache
 
 V, L = 11, 24
 SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -86,4 +86,9 @@ def test_a_window_shorter_than_the_context_is_not_cached() -> None:
     config = MistralConfig(**SMALL, intermediate_size=48, num_key_value_heads=2, sliding_window=8)
     assert "window (8)" in str(build(config).uncacheable())
     config.sliding_window = L
-    assert build(config).uncacheable() is None
+    assert check_cache(build(config)) is None
+
+
+def test_a_state_space_model_is_not_cached() -> None:
+    config = MambaConfig(vocab_size=V, hidden_size=16, state_size=4, num_hidden_layers=1)
+    assert check_cache(build(config)) is not None

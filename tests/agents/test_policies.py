@@ -266,3 +266,18 @@ def test_sampling_follows_the_distribution() -> None:
     counts = torch.bincount(_choose(log_probs.expand(200_000, -1), deterministic=False), minlength=5)
     assert counts[1] == 0
     torch.testing.assert_close(counts / 200_000, log_probs[0].exp(), rtol=0, atol=0.005)
+
+
+def test_another_batch_does_not_disturb_the_rows_that_are_followed(vector_env: Callable) -> None:
+    policy = agents.PPO("TransformerPolicy", vector_env(), seed=0, device="cpu").policy
+    observations = torch.as_tensor(vector_env(5).reset(seed=0)[0])
+    with torch.no_grad():
+        expected = policy.predict_values(observations)
+        with policy.cached():
+            policy.predict_values(observations)
+            follower = policy.reader._follower
+            alone = policy.predict_values(observations[2:3])
+            again = policy.predict_values(observations)
+    assert policy.reader._follower is follower
+    torch.testing.assert_close(alone, expected[2:3])
+    torch.testing.assert_close(again, expected)
