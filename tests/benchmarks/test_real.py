@@ -11,9 +11,11 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import text_envs
+from agents.backbone import load_model
 from agents.export import fast_tokenizer
 from benchmarks import real
 from benchmarks.suites import Experiment
+from text_envs.sources import smollm2
 
 WORDS = "the film was a great and lovely joy but a dull bad mess it is this story so very good awful".split()
 PROMPTS = [f"{first} film was {last}" for first in ("the", "a", "this") for last in WORDS[3:]]
@@ -104,3 +106,14 @@ def test_best_of_is_better_and_ppo_learns(experiment: Experiment) -> None:
     assert [row[0].text for row in table.tables[0].rows] == ["reference", "best of 4", "PPO"]
     assert len(curves.figures) == 3 and all("<svg" in figure.svg for figure in curves.figures)
     assert len(side_by_side.tables[0].rows) == real.SIDE_BY_SIDE
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_gguf_file_becomes_a_folder_with_the_same_model() -> None:
+    folder = real.smollm2_folder()
+    direct, converted = load_model(smollm2()), load_model(folder)
+    ids = torch.tensor([real.load_tokenizer().encode("The movie was")])
+    with torch.no_grad():
+        torch.testing.assert_close(direct(ids).logits, converted(ids).logits)
+    assert not hasattr(converted.config, "quantization_config")
