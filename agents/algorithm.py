@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self
 
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from .checkpoint import check_checkpoint, write_whole
+from .checkpoint import CheckpointError, check_checkpoint, write_whole
 from .vec_env import VectorEnvAdapter
 
 
@@ -39,8 +41,22 @@ class TextAlgorithm(BaseAlgorithm):
         """Load a checkpoint, see `stable_baselines3.common.base_class.BaseAlgorithm.load`.
 
         Raises:
-            CheckpointError: if the file is truncated, damaged or something else.
+            CheckpointError: if the file is truncated, damaged, another algorithm's or something else.
         """
         if isinstance(path, str | Path):
-            check_checkpoint(path)
-        return super().load(path, env=env, device=device, **kwargs)
+            path = check_checkpoint(path)
+        try:
+            return super().load(path, env=env, device=device, **kwargs)
+        except (
+            AttributeError,
+            TypeError,
+            KeyError,
+            RuntimeError,
+            EOFError,
+            struct.error,
+            UnpicklingError,
+        ) as error:
+            raise CheckpointError(
+                f"{path} is no checkpoint of {cls.__module__.split('.')[0]}.{cls.__name__} "
+                f"({type(error).__name__}: {error}); load it with the class that saved it"
+            ) from error

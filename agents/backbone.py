@@ -35,7 +35,7 @@ class ModelSpec:
 
     model: ModelSource | None = None
     lora: int | Any | None = None
-    dtype: str | None = None
+    dtype: str | torch.dtype | None = None
     dropout: bool = False
     trust_remote_code: bool = False
 
@@ -64,7 +64,7 @@ def load_model(source: ModelSource, trust_remote_code: bool = False) -> PreTrain
         TypeError: if the source is of another kind.
     """
     if isinstance(source, PreTrainedModel):
-        return source
+        return copy.deepcopy(source).float()  # a caller's module is not trained behind its back
     if isinstance(source, PreTrainedConfig):
         return AutoModelForCausalLM.from_config(source, trust_remote_code=trust_remote_code).float()
     if not isinstance(source, str | Path):
@@ -238,6 +238,12 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _check_head(self) -> None:
         """Refuse a model whose logits are more than its output layer (soft caps, scales): cutting it would lie."""
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        if cap is not None:  # too weak to be seen in the small logits of random weights
+            raise ValueError(
+                f"{type(self.model).__name__} caps its logits (final_logit_softcapping={cap}), which these "
+                "policies do not reproduce; set it to None in the config, or use another model"
+            )
         self.model.eval()
         ids = torch.arange(min(4, self.vocab_size), device=self.model.device)[None]
         whole = self.model(input_ids=ids, use_cache=False).logits
@@ -256,6 +262,8 @@ class Backbone(nn.Module):
         except ImportError as error:
             raise ImportError(f"lora={lora!r} needs peft; install text-envs[lora]") from error
         config = lora
+        if isinstance(lora, bool) or not isinstance(lora, int | LoraConfig) or lora == 0:
+            raise TypeError(f"lora={lora!r}; give a rank of at least 1, a peft.LoraConfig, or None")
         if isinstance(lora, int):
             config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
         self.model.add_adapter(config)
@@ -267,8 +275,10 @@ class Backbone(nn.Module):
         self.model.config.tie_word_embeddings = False
 
 
-def _as_dtype(name: str) -> torch.dtype:
+def _as_dtype(name: str | torch.dtype) -> torch.dtype:
     known = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    if isinstance(name, torch.dtype) and name in known.values():
+        return name
     if name not in known:
         raise ValueError(f"dtype={name!r}; choose from {sorted(known)} or None for float32")
     return known[name]

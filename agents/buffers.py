@@ -231,6 +231,10 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.pos, self.full = 0, False
         self.episodes: deque[Episode] = deque()
         self.n_transitions = 0
+        self.drop_unfinished()
+
+    def drop_unfinished(self) -> None:
+        """Forget the episodes that have not ended: their environment was reset."""
         self._open: list[list[tuple[int, int, float]]] = [[] for _ in range(self.n_envs)]
 
     def size(self) -> int:
@@ -254,6 +258,8 @@ class EpisodeReplayBuffer(ReplayBuffer):
         length = context_length(obs, self.pad)
         action = action.reshape(-1)
         for row in range(self.n_envs):
+            if self._open[row] and length[row] <= self._open[row][-1][0]:
+                self._open[row] = []  # contexts only grow, so the row was reset without an end
             self._open[row].append((int(length[row]), int(action[row]), float(reward[row])))
             if done[row]:
                 cut = bool(infos[row].get("TimeLimit.truncated", False))

@@ -23,29 +23,37 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
     path = Path(path)
     if not path.suffix:
         path = path.with_suffix(".zip")
+    path = path.resolve()  # through a link, to the file that it names
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=".new-", dir=path.parent)
     os.close(handle)
     try:
         write(Path(temporary))
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(temporary, path.stat().st_mode if path.exists() else 0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
 
-def check_checkpoint(path: str | Path) -> None:
-    """Raise a `CheckpointError` unless the file is a whole SB3 checkpoint.
+def _umask() -> int:
+    umask = os.umask(0)  # it can only be read by setting it
+    os.umask(umask)
+    return umask
+
+
+def check_checkpoint(path: str | Path) -> Path:
+    """Return the file's path, ".zip" added where it is missing; it is a whole SB3 checkpoint.
 
     Raises:
         FileNotFoundError: if there is no such file, with or without ".zip".
         CheckpointError: if it is truncated, damaged or something else.
     """
     path = Path(path)
-    if not path.exists() and path.with_name(path.name + ".zip").exists():
+    if not path.is_file() and path.with_name(path.name + ".zip").is_file():
         path = path.with_name(path.name + ".zip")
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; check the path given to load()")
     remedy = "load an earlier checkpoint, or train again"
     if not zipfile.is_zipfile(path):
@@ -60,3 +68,4 @@ def check_checkpoint(path: str | Path) -> None:
         raise CheckpointError(f"{path}: its part {damaged!r} is damaged; {remedy}")
     if missing:
         raise CheckpointError(f"{path} is a zip file without {sorted(missing)}: no SB3 checkpoint; {remedy}")
+    return path

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import stable_baselines3
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import RolloutReturn, Schedule
 
@@ -66,6 +67,9 @@ class DQN(TextAlgorithm, stable_baselines3.DQN):
         *,
         double_q: bool = True,
     ) -> None:
+        for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name}={value}; give at least 1")
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -106,6 +110,24 @@ class DQN(TextAlgorithm, stable_baselines3.DQN):
     def _setup_model(self) -> None:
         super()._setup_model()
         self._remember_architecture()
+
+    def _setup_learn(  # type: ignore[override]
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
+            self.replay_buffer.drop_unfinished()
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        """Load what `save_replay_buffer` wrote; unfinished episodes of its environment are dropped."""
+        super().load_replay_buffer(path, truncate_last_traj)
+        self.replay_buffer.n_envs = self.n_envs
+        self.replay_buffer.drop_unfinished()
 
     def predict(  # type: ignore[override]
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -20,6 +21,8 @@ def save_pretrained(backbone: Backbone, directory: str, tokenizer: Any = None) -
         tokenizer: a transformers tokenizer, perhaps behind an adapter that calls it `wrapped`, or one that
             `fast_tokenizer` can export. None writes the model alone.
     """
+    if os.path.exists(directory) and not os.path.isdir(directory):
+        raise NotADirectoryError(f"{directory} is a file; give a folder's path")
     model = backbone.merged()
     if tokenizer is not None:
         tokenizer = getattr(tokenizer, "wrapped", tokenizer)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from .backbone import Backbone, ModelSource, ModelSpec
 from .buffers import PackedTensors
@@ -32,14 +31,11 @@ class ReferencePolicy(nn.Module):
         self.shares_base = isinstance(source, str) and source == "initial" and live.has_lora
         if self.shares_base:
             return
-        if isinstance(source, TransformerPolicy):
-            backbone = copy.deepcopy(source.backbone)
-        elif isinstance(source, str) and source == "initial":
+        if isinstance(source, str) and source == "initial":
             backbone = copy.deepcopy(live)
         else:
-            if isinstance(source, PreTrainedModel):
-                source = copy.deepcopy(source)
-            spec = ModelSpec(source, dtype=policy.spec.dtype)
+            model = source.backbone.merged() if isinstance(source, TransformerPolicy) else source
+            spec = ModelSpec(model, dtype=policy.spec.dtype)
             backbone = Backbone(spec, live.vocab_size, live.context_length)
         self.frozen = ContextReader(backbone.requires_grad_(False)).to(policy.device)
 

@@ -66,7 +66,10 @@ class ContextReader(nn.Module):
             return self._followed(obs)
         pad = self.backbone.vocab_size
         length = (obs != pad).sum(dim=1)
-        trimmed = obs[:, : int(length.max())].long()
+        shortest, longest = (int(bound) for bound in torch.aminmax(length))
+        if shortest < 1:
+            raise ValueError(f"an observation holds no token, only the padding {pad}; a context has at least one")
+        trimmed = obs[:, :longest].long()
         hidden = self.backbone.hidden(trimmed.masked_fill(trimmed == pad, 0))
         return hidden[torch.arange(len(obs), device=obs.device), length - 1]
 

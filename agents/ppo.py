@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, ClassVar
 
@@ -79,8 +80,10 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         kl_target: float | None = None,
         kl_horizon: float = 1000.0,
     ) -> None:
-        if kl_coef and reference is None:
-            raise ValueError(f"kl_coef={kl_coef} needs a reference; pass reference='initial' or a model")
+        _check_kl(reference, kl_coef, kl_target, kl_horizon)
+        for name, value in (("n_epochs", n_epochs), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name}={value}; give at least 1")
         with warnings.catch_warnings():
             # SB3 asks that n_steps * n_envs be a multiple of batch_size; whole fragments never divide evenly.
             warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
@@ -143,6 +146,7 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         n_rollout_steps: int,
     ) -> bool:
         """Collect `n_rollout_steps` of every row with the key-value cache, then charge for the KL."""
+        self._progress_of_rollout = 1.0 - self.num_timesteps / self._total_timesteps
         with self.policy.cached():
             finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if finished and (self.reference_policy is not None or self.policy.spec.dtype is not None):
@@ -175,7 +179,12 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         buffer.recompute_returns_and_advantage()
 
     def train(self) -> None:
-        """Update the policy with `n_epochs` passes over the rollout."""
+        """Update the policy with `n_epochs` passes over the rollout.
+
+        Schedules are read where the rollout began. Stock reads them where it ended, so that a falling learning
+        rate is 0 in the last update, and in every update of a `learn` no longer than a rollout.
+        """
+        self._current_progress_remaining = self._progress_of_rollout
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         clip_range = self._now(self.clip_range)
@@ -240,3 +249,16 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
+
+
+def _check_kl(reference: object, kl_coef: float, kl_target: float | None, kl_horizon: float) -> None:
+    """Raise unless the arguments on the KL go together."""
+    if not (math.isfinite(kl_coef) and kl_coef >= 0):
+        raise ValueError(f"kl_coef={kl_coef} is a price for each nat; give a finite number, at least 0")
+    if kl_target is not None and not (kl_target > 0 and kl_coef > 0 and kl_horizon > 0):
+        raise ValueError(
+            f"kl_target={kl_target} steers kl_coef={kl_coef} over kl_horizon={kl_horizon} episodes by factors; "
+            "give positive numbers for all three"
+        )
+    if kl_coef and reference is None:
+        raise ValueError(f"kl_coef={kl_coef} needs a reference; pass reference='initial' or a model")

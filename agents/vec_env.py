@@ -31,7 +31,8 @@ class VectorEnvAdapter(VecEnv):
         mode = env.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.SAME_STEP.value):
             raise ValueError(
-                f"autoreset_mode={mode!r}; make the environment with autoreset_mode=AutoresetMode.SAME_STEP"
+                f"autoreset_mode={mode!r}; make the environment with autoreset_mode=AutoresetMode.SAME_STEP "
+                '(with vectorization_mode="sync" or "async": vector_kwargs={"autoreset_mode": ...})'
             )
         self.env = env
         self._started = time.time()
@@ -83,8 +84,12 @@ class VectorEnvAdapter(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        """Return an attribute, shared by all rows."""
-        return [getattr(self.env, attr_name)] * len(self._rows(indices))
+        """Return an attribute of the rows, or of the batch, which they share."""
+        rows = self._rows(indices)
+        if not hasattr(self.env, attr_name) and hasattr(self.env, "get_attr"):
+            found = self.env.get_attr(attr_name)
+            return [found[i] for i in rows]
+        return [getattr(self.env, attr_name)] * len(rows)
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
         """Set an attribute of the whole batch.
@@ -99,9 +104,12 @@ class VectorEnvAdapter(VecEnv):
         setattr(self.env, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any) -> list[Any]:
-        """Call a method that answers for the whole batch and return its answer row by row."""
-        answer = getattr(self.env, method_name)(*args, **kwargs)
+        """Call a method of the rows, or one that answers for the whole batch, and return its answer row by row."""
         rows = self._rows(indices)
+        if hasattr(self.env, method_name) or not hasattr(self.env, "call"):
+            answer = getattr(self.env, method_name)(*args, **kwargs)
+        else:
+            answer = self.env.call(method_name, *args, **kwargs)
         if (
             isinstance(answer, np.ndarray | Sequence)
             and not isinstance(answer, str)

@@ -47,5 +47,7 @@ def test_a_pipeline_says_what_the_policy_says(tmp_path: Path, vector_env: Callab
     for _ in range(4):
         padded = context + [7] * (14 - len(context))
         context.append(int(model.predict(padded, deterministic=True)[0]))
+        if context[-1] == CHARACTERS.end_token_id:
+            break
         expected += CHARACTERS.vocabulary[context[-1]]
     assert said == expected
