@@ -108,3 +108,21 @@ def test_stock_load_replay_buffer_works(vector_env: Callable, tmp_path: object) 
     model.load_replay_buffer(f"{tmp_path}/buffer.pkl")
     assert model.replay_buffer.size() == size > 0
     assert isinstance(model, stable_baselines3.DQN)
+
+
+def test_an_episode_cut_by_a_reset_is_dropped(vector_env: Callable, tmp_path: object) -> None:
+    model = DQN("TransformerQPolicy", vector_env(3), learning_starts=10**9, train_freq=1, seed=0, device="cpu")
+    model.learn(33)
+    model.learn(33)  # resets the environment in the middle of episodes
+    model.set_env(vector_env(3))
+    model.learn(33, reset_num_timesteps=False)
+    model.save_replay_buffer(f"{tmp_path}/buffer.pkl")
+    other = DQN("TransformerQPolicy", vector_env(5), learning_starts=10**9, train_freq=1, seed=0, device="cpu")
+    other.load_replay_buffer(f"{tmp_path}/buffer.pkl")
+    other.learn(100)
+    assert len(other.replay_buffer.episodes) > 10
+    for episode in other.replay_buffer.episodes:
+        assert (np.diff(episode.lengths.astype(int)) == 1).all()
+        assert episode.lengths[-1] == len(episode.ids)
+        first = episode.lengths[0]
+        assert (episode.ids[first:] == episode.actions).all()

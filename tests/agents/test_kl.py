@@ -1,6 +1,7 @@
 """The reference policy, its charge and its coefficient."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,3 +73,32 @@ def test_the_coefficient_follows_its_target() -> None:
     for _ in range(100):
         steered.update(0.1, 16)
     assert steered.value < 0.1
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"kl_coef": -0.1}, "kl_coef=-0.1"),
+        ({"kl_coef": float("nan")}, "kl_coef=nan"),
+        ({"kl_target": 1.0}, "kl_target=1.0 steers kl_coef=0.0"),
+        ({"kl_coef": 0.1, "kl_target": 0.0}, "kl_target=0.0"),
+    ],
+)
+def test_impossible_prices_are_refused(vector_env: Callable, keywords: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(vector_env, reference="initial", **keywords)
+
+
+def test_a_lora_policy_as_reference_survives_a_checkpoint(vector_env: Callable, tmp_path: Path) -> None:
+    lora = {"policy_kwargs": {"model": LLAMA, "lora": 2}}
+    other = make(vector_env, seed=5, **lora)
+    other.learn(256)
+    model = make(vector_env, reference=other.policy, kl_coef=0.1, **lora)
+    _, callback = model._setup_learn(128)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 32)
+    batch = next(model.rollout_buffer.in_order(10**6))
+    expected = reference_log_probs(model, batch)
+    torch.testing.assert_close(expected, other.policy.evaluate_packed(batch.packs, batch.actions)[1])
+    model.save(tmp_path / "model")
+    loaded = PPO.load(tmp_path / "model", device="cpu")
+    torch.testing.assert_close(reference_log_probs(loaded, batch), expected)

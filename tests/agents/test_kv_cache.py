@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, MambaConfig, MistralConfig, OPTConfig, Qwen3Config
+from transformers import (
+    BloomConfig,
+    GPT2Config,
+    GPTNeoConfig,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    OPTConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
 
 from agents.backbone import Backbone, ModelSpec
 from agents.kv_cache import ContextFollower, check_cache
@@ -89,6 +99,22 @@ def test_a_window_shorter_than_the_context_is_not_cached() -> None:
     assert check_cache(build(config)) is None
 
 
-def test_a_state_space_model_is_not_cached() -> None:
-    config = MambaConfig(vocab_size=V, hidden_size=16, state_size=4, num_hidden_layers=1)
+@pytest.mark.parametrize(
+    "config",
+    [
+        MambaConfig(vocab_size=V, hidden_size=16, state_size=4, num_hidden_layers=1),
+        BloomConfig(vocab_size=V, hidden_size=16, n_layer=1, n_head=2),
+        GPTNeoConfig(
+            vocab_size=V,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            max_position_embeddings=L,
+            attention_types=[[["global", "local"], 1]],
+            window_size=4,
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_what_the_cache_cannot_follow_is_not_cached(config: PreTrainedConfig) -> None:
     assert check_cache(build(config)) is not None

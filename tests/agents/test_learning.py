@@ -8,6 +8,7 @@ import torch
 
 import agents
 
+SHORT = {"PPO": {"n_steps": 16}, "DQN": {"learning_starts": 100}}
 POLICIES = {"PPO": "TransformerPolicy", "DQN": "TransformerQPolicy"}
 
 
@@ -43,6 +44,15 @@ def test_the_same_seed_gives_the_same_weights(vector_env: Callable, name: str) -
         model.learn(2000)
         weights.append(model.policy.state_dict())
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_short_calls_of_learn_train_too(vector_env: Callable, name: str) -> None:
+    model = getattr(agents, name)(POLICIES[name], vector_env(16), seed=0, device="cpu", **SHORT.get(name, {}))
+    for _ in range(3):
+        before = {key: value.clone() for key, value in model.policy.state_dict().items()}
+        model.learn(256, reset_num_timesteps=False)
+        assert any((value != before[key]).any() for key, value in model.policy.state_dict().items())
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ import stable_baselines3
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, MistralConfig
 
 import agents
 from agents.backbone import Backbone, ModelSpec, load_model
@@ -281,3 +281,56 @@ def test_another_batch_does_not_disturb_the_rows_that_are_followed(vector_env: C
     assert policy.reader._follower is follower
     torch.testing.assert_close(alone, expected[2:3])
     torch.testing.assert_close(again, expected)
+
+
+def test_a_checkpoint_of_another_algorithm_is_named(tmp_path: Path, vector_env: Callable) -> None:
+    agents.PPO("TransformerPolicy", vector_env(), device="cpu").save(tmp_path / "ppo")
+    stock = stable_baselines3.PPO("MlpPolicy", vector_env(1).envs[0], n_steps=8, batch_size=8, device="cpu")
+    stock.save(tmp_path / "stock")
+    for algorithm, name in ((agents.DQN, "ppo"), (agents.PPO, "stock")):
+        with pytest.raises(CheckpointError, match=rf"{name}\.zip is no checkpoint of agents"):
+            algorithm.load(tmp_path / name)
+    (tmp_path / "ppo").mkdir()  # a folder of the same name is not in the way
+    agents.PPO.load(tmp_path / "ppo")
+
+
+def test_checkpoints_have_ordinary_permissions_and_follow_links(tmp_path: Path, vector_env: Callable) -> None:
+    model = agents.PPO("TransformerPolicy", vector_env(), device="cpu")
+    (tmp_path / "plain").touch()
+    model.save(tmp_path / "target.zip")
+    assert (tmp_path / "target.zip").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "link.zip").symlink_to(tmp_path / "target.zip")
+    model.save(tmp_path / "link.zip")
+    assert (tmp_path / "link.zip").is_symlink()
+
+
+def test_a_given_module_is_copied(vector_env: Callable) -> None:
+    module = AutoModelForCausalLM.from_config(LLAMA)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    for name, policy in (("PPO", "TransformerPolicy"), ("DQN", "TransformerQPolicy")):
+        model = getattr(agents, name)(
+            policy, vector_env(), policy_kwargs={"model": module, "lora": 2}, device="cpu"
+        )
+        model.learn(400)
+    after = module.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_capped_logits_are_refused(vector_env: Callable) -> None:
+    config = Gemma2Config(
+        vocab_size=7, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    with pytest.raises(ValueError, match="final_logit_softcapping=30"):
+        agents.PPO("TransformerPolicy", vector_env(), policy_kwargs={"model": config})
+
+
+@pytest.mark.parametrize("lora", [True, "8", 0])
+def test_a_wrong_lora_is_named(vector_env: Callable, lora: object) -> None:
+    with pytest.raises(TypeError, match=f"lora={lora!r}"):
+        agents.PPO("TransformerPolicy", vector_env(), policy_kwargs={"lora": lora})
+
+
+def test_an_observation_without_tokens_is_refused(vector_env: Callable) -> None:
+    model = agents.PPO("TransformerPolicy", vector_env(), device="cpu")
+    with pytest.raises(ValueError, match="no token, only the padding 7"):
+        model.predict(np.full(14, 7))
