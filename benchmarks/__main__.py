@@ -57,9 +57,9 @@ def bench(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["speed"]:
         from .speed import main as speed
 
-        return speed(arguments[1:]) or 0
+        return _told_plainly(lambda: speed(arguments[1:]) or 0)
     options = _parser().parse_args(arguments)
-    return _told_plainly(lambda: options.command(options))
+    return _told_plainly(lambda: options.command(options), "stopped; the same command goes on from here")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,15 +88,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _told_plainly(command: Callable[[], int]) -> int:
-    """Run a command; what the user can mend is told in a line, without a traceback."""
+def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
+    """Run a command; what the user can mend is told in a line, without a traceback.
+
+    Args:
+        command: returns the exit status.
+        stopped: what is said after Ctrl-C.
+    """
     try:
         return command()
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print(f"\n{stopped}", file=sys.stderr)
         return 130
     except UserError as error:
         print(f"text-envs: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a path that is absent, forbidden or of the wrong kind; a full disk
+        told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"text-envs: error: {told}", file=sys.stderr)
         return 2
 
 
@@ -153,10 +162,10 @@ def _report(options: argparse.Namespace) -> int:
 
     from . import progress, report
 
+    text = "" if options.readme is None else options.readme.read_text(encoding="utf-8")
     document, files = report.write(options.folder)
     progress.print_document_tables(Console(), document)
     if options.readme is not None:
-        text = options.readme.read_text(encoding="utf-8")
         name = options.folder.resolve().name
         options.readme.write_text(report.refresh_readme(text, name, document), encoding="utf-8")
         files = [*files, options.readme]

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,29 @@ from .errors import UserError
 
 Row = dict[str, Any]
 
+_KEY: Mapping[str, type] = {"key": str}
+RESULT: Mapping[str, type] = {
+    **_KEY, "suite": str, "experiment": dict, "seed": int, "started": str, "versions": dict, "hardware": dict
+}  # fmt: skip
+FAILURE: Mapping[str, type] = {**_KEY, "trial": str, "error": str}
+_JSON_NAMES = {str: "text", int: "whole number", dict: "object"}
+
 
 class RowError(UserError):
     """A line of a rows file that cannot be read, or a file that another run is writing."""
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, fields: Mapping[str, type] = _KEY) -> list[Row]:
     """Return the rows of a file, none if it does not exist.
 
     A last line without its newline that does not parse was torn by a kill: it is left out with a warning.
 
+    Args:
+        path: the file.
+        fields: what every row has: `RESULT`, `FAILURE`, or only a key.
+
     Raises:
-        RowError: if another line does not parse; it names file and line.
+        RowError: if another line does not parse or lacks a field; it names file and line.
     """
     if not path.exists():
         return []
@@ -44,8 +55,14 @@ def read_rows(path: Path) -> list[Row]:
             raise RowError(
                 f"{path}:{number}: not a JSON object ({error}): {line[:80]!r}; mend or delete this line"
             ) from error
-        if not isinstance(row, dict) or "key" not in row:
+        if not isinstance(row, dict):
             raise RowError(f"{path}:{number}: not a row (an object with a 'key'): {line[:80]!r}; delete this line")
+        for name, kind in fields.items():
+            if not isinstance(row.get(name), kind):
+                raise RowError(
+                    f"{path}:{number}: not a row, its {name!r} is no {_JSON_NAMES[kind]}: {line[:80]!r}; "
+                    "mend or delete this line"
+                )
         rows.append(row)
     return rows
 
@@ -70,10 +87,13 @@ def open_for_append(path: Path) -> Iterator[RowWriter]:
     """Lock a rows file, mend a torn last line and yield its writer.
 
     Raises:
-        RowError: if another process has the file open for appending.
+        RowError: if the file cannot be written, or another process has it open for appending.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise RowError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

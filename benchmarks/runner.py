@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import UserError
-from .rows import Row, RowWriter, open_for_append, read_rows
+from .rows import RESULT, Row, RowWriter, open_for_append, read_rows
 from .suites import Experiment, Suite, resolve
 
 ROWS = "rows.jsonl"
@@ -89,9 +89,12 @@ def run(trials: Sequence[Trial], out: Path, jobs: int, threads: int, display: Di
     """Run the trials that have no row in `out` yet and return how many failed.
 
     Rows go to `out`/rows.jsonl, tracebacks to `out`/errors.jsonl.
+
+    Raises:
+        RowError: if `out` cannot be written, or its rows are not whole; nothing has been run then.
     """
     with open_for_append(out / ROWS) as rows:
-        known = {row["key"] for row in read_rows(out / ROWS)}
+        known = {row["key"] for row in read_rows(out / ROWS, RESULT)}
         waiting = [trial for trial in trials if trial.key not in known]
         display.begin(waiting, len(trials) - len(waiting), jobs)
         with _Pool(min(jobs, len(waiting)), threads) as pool:

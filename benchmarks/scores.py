@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from . import stats, suites
 from .errors import UserError
 from .figures import Curve
-from .rows import Row, read_rows
+from .rows import FAILURE, RESULT, Row, read_rows
 from .runner import ERRORS, ROWS
 
 MODES = ("sampled", "greedy")
@@ -118,14 +118,14 @@ def load(folder: Path) -> Results:
     else those of the newest row: scores of different settings are never mixed.
 
     Raises:
-        UserError: if it holds no rows.
+        UserError: if it holds no rows, or one that is not whole.
     """
-    rows = {row["key"]: row for row in read_rows(folder / ROWS)}
+    rows = {row["key"]: row for row in read_rows(folder / ROWS, RESULT)}
     if not rows:
         raise UserError(
             f"{folder / ROWS} holds no rows; run a suite first: text-envs bench run quick --out {folder}"
         )
-    failures = {entry["key"]: entry for entry in read_rows(folder / ERRORS) if entry["key"] not in rows}
+    failures = {entry["key"]: entry for entry in read_rows(folder / ERRORS, FAILURE) if entry["key"] not in rows}
     suite_of = _suites(rows.values())
     groups: dict[tuple[int, int, str, str], list[Row]] = {}
     for row in rows.values():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import stable_baselines3.common.base_class
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from stable_baselines3.common.callbacks import ProgressBarCallback
 
 import agents
 from text_envs import TokenVectorEnv
@@ -23,6 +25,29 @@ from .evaluation import Evaluation, evaluate, make_env, normalize
 from .trial import derived_seed
 
 _ALGORITHMS = {"ppo": (agents.PPO, "TransformerPolicy"), "dqn": (agents.DQN, "TransformerQPolicy")}
+_AGENT, _MODEL = "agent.zip", "config.json"
+_NOT_ENV = {  # keywords that are not the command's to hand on -> what to do instead
+    "id": "ENV_ID names the environment; leave it out",
+    "task": "ENV_ID names the task; leave it out",
+    "level": "the token level is what is trained; leave it out",
+    "num_envs": "use --num-envs",
+    "autoreset_mode": "a row is always reset in the step that ends it; leave it out",
+    "vectorization_mode": "environments are always batched; leave it out",
+}
+_NOT_SET = {
+    "device": "use --device",
+    "seed": "use --seed",
+    "policy_kwargs": "use --model, --lora and --dtype",
+}
+_BOOLEANS = {"true": True, "false": False}
+_KINDS: dict[str, Any] = {  # of annotations; a schedule cannot be written on a command line
+    "int": int,
+    "float": int | float,
+    "bool": bool,
+    "str": str,
+    "None": type(None),
+    "Schedule": (),
+}
 _SHOWN = 6
 _TRAIN, _EVALUATE = 0, 1
 
@@ -30,25 +55,34 @@ _TRAIN, _EVALUATE = 0, 1
 def main(argv: Sequence[str]) -> int:
     """Train as the arguments say and return the exit status."""
     options = _parser().parse_args(argv)
-    tokenizer = load_tokenizer(options.model) if options.model else None
+    if options.lora is not None and options.model is None:
+        raise UserError(f"--lora {options.lora} needs --model: adapters on untrained, frozen weights learn little")
     env_kwargs = parse_pairs(options.env, "--env")
+    _refuse(env_kwargs, "--env", _NOT_ENV)
+    tokenizer = load_tokenizer(options.model) if options.model else None
     envs = open_env(options.env_id, options.num_envs, env_kwargs, tokenizer)
     fresh = open_env(options.env_id, min(options.num_envs, options.eval_episodes), env_kwargs, tokenizer)
+    if options.save is not None:
+        prepare_folder(options.save, options.overwrite)
     model = make_agent(options, envs)
     console = Console()
     console.print(f"{type(model).__name__} on {options.env_id}, {_size(model)} weights, device {model.device}")
 
     before = _evaluated(model, fresh, options)
     _print_mean(console, "before", fresh, before)
-    model.learn(options.steps, progress_bar=console.is_terminal)
+    whole = _learned(model, options.steps, console)
+    if not whole:
+        lost = "" if options.save else "; nothing was saved, --save DIR keeps what there is"
+        console.print(f"stopped after {model.num_timesteps:,} of {options.steps:,} steps{lost}", highlight=False)
+    if options.save is not None:  # at once: the evaluation may be stopped too
+        model.save(options.save / _AGENT)
+        model.policy.save_pretrained(str(options.save), tokenizer or envs.tokenizer)
+        console.print(f"saved {options.save / _AGENT} and, for transformers, the folder {options.save}")
+    if not whole:
+        return 130
     after = _evaluated(model, fresh, options)
     _print_mean(console, "after", fresh, after)
     _print_samples(console, after)
-    if options.save is not None:
-        options.save.mkdir(parents=True, exist_ok=True)
-        model.save(options.save / "agent.zip")
-        model.policy.save_pretrained(str(options.save), tokenizer or envs.tokenizer)
-        console.print(f"saved {options.save / 'agent.zip'} and, for transformers, the folder {options.save}")
     return 0
 
 
@@ -57,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("env_id", metavar="ENV_ID", help="an id that `text-envs list` shows")
     parser.add_argument("--algo", choices=tuple(_ALGORITHMS), default="ppo")
     parser.add_argument("--model", help="folder, Hub id or .gguf file (default: a small GPT-2 from scratch)")
-    parser.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank, not the weights")
+    parser.add_argument("--lora", type=int, metavar="RANK",
+                        help="train adapters of this rank, not the weights; needs --model")  # fmt: skip
     parser.add_argument("--dtype", help="float32 (default) or bfloat16")
     parser.add_argument("--reference", help="ppo: 'initial', or a model to stay near")
     parser.add_argument("--kl-coef", type=float, help="ppo: reward charged for a nat of distance to it")
@@ -71,18 +106,41 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--save", type=Path, metavar="DIR", help="where the agent and the model go")
+    parser.add_argument("--overwrite", action="store_true", help="let --save replace what DIR holds")
     return parser
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1, such as 64 or 50_000")
     return value
 
 
+def prepare_folder(folder: Path, overwrite: bool) -> None:
+    """Make the folder of `--save` and see that it can be written, before hours are spent on what goes there.
+
+    Raises:
+        UserError: if it cannot be made or written, or holds an agent or a model that may not be overwritten.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--save {folder} cannot be written ({error.strerror}); choose another folder") from error
+    held = [name for name in (_AGENT, _MODEL) if (folder / name).exists()]
+    if held and not overwrite:
+        raise UserError(
+            f"--save {folder} already holds {' and '.join(held)}; choose another folder, or add --overwrite"
+        )
+
+
 def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, Any]:
-    """Return "key=value" texts as keywords; a value is a Python literal, else the text itself.
+    """Return "key=value" texts as keywords; a value is a Python literal, true or false, else the text itself.
 
     Raises:
         UserError: if a text has no "=", or a key comes twice.
@@ -96,9 +154,16 @@ def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, Any]:
             raise UserError(f"{option} gives {key!r} twice")
         try:
             found[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[key] = value
+        except (ValueError, SyntaxError, TypeError):
+            found[key] = _BOOLEANS.get(value.lower(), value)
     return found
+
+
+def _refuse(keywords: Mapping[str, Any], option: str, elsewhere: Mapping[str, str]) -> None:
+    """Raise a `UserError` for a keyword that is given in another way."""
+    for name in keywords:
+        if name in elsewhere:
+            raise UserError(f"{option} {name}={keywords[name]}: {elsewhere[name]}")
 
 
 def load_tokenizer(model: str) -> Any:
@@ -138,18 +203,20 @@ def make_agent(options: argparse.Namespace, envs: TokenVectorEnv) -> Any:
     """Return the algorithm that the options describe.
 
     Raises:
-        UserError: if a keyword is unknown to it, or a value does not fit.
+        UserError: if a keyword is unknown to it, or a value or the device does not fit.
     """
     algorithm, policy = _ALGORITHMS[options.algo]
     policy_kwargs = {"model": options.model, "lora": options.lora, "dtype": options.dtype}
-    keywords = {
-        **{name: value for name in ("reference", "kl_coef") if (value := getattr(options, name)) is not None},
-        **parse_pairs(options.set, "--set"),
-    }
-    known = set(inspect.signature(algorithm).parameters) - {"policy", "env", "policy_kwargs", "_init_setup_model"}
-    for name in keywords:
+    own = {name: value for name in ("reference", "kl_coef") if (value := getattr(options, name)) is not None}
+    keywords = {**own, **parse_pairs(options.set, "--set")}
+    _refuse(keywords, "--set", _NOT_SET)
+    parameters = inspect.signature(algorithm).parameters
+    known = set(parameters) - {"policy", "env", "_init_setup_model", *_NOT_SET}
+    for name, value in keywords.items():
         if name not in known:
             raise UserError(f"{algorithm.__name__} takes no {name!r}; it takes {', '.join(sorted(known))}")
+        if not _fits(value, parameters[name].annotation):
+            raise UserError(f"--set {name}={value}: {algorithm.__name__} wants {parameters[name].annotation}")
     try:
         return algorithm(
             policy,
@@ -159,8 +226,30 @@ def make_agent(options: argparse.Namespace, envs: TokenVectorEnv) -> Any:
             seed=derived_seed(options.seed, _TRAIN),
             device=options.device,
         )
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, AssertionError) as error:  # SB3 asserts
         raise UserError(f"{algorithm.__name__} cannot be made: {error}") from error
+    except RuntimeError as error:  # PyTorch's, of a device that is unknown or absent
+        raise UserError(f"{algorithm.__name__} cannot be made on --device {options.device}: {error}") from error
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Return whether a value is of an annotated type; of types that no command line can write, always."""
+    parts = annotation.split(" | ")
+    if not all(part in _KINDS for part in parts):
+        return True
+    return any(isinstance(value, _KINDS[part]) for part in parts)
+
+
+def _learned(model: Any, steps: int, console: Console) -> bool:
+    """Train, with a bar on a terminal; return whether it was to the end and not to a Ctrl-C."""
+    bar = ProgressBarCallback() if console.is_terminal else None
+    try:
+        model.learn(steps, callback=bar)
+    except KeyboardInterrupt:
+        if bar is not None and hasattr(bar, "pbar"):  # else it would go on drawing
+            bar.pbar.close()
+        return False
+    return True
 
 
 def _evaluated(
@@ -176,9 +265,10 @@ def _size(model: Any) -> str:
 def _print_mean(console: Console, when: str, env: TokenVectorEnv, result: Evaluation) -> None:
     score = normalize(env, result.mean)
     normalized = "" if score is None else f", normalised score {score:.3f}"
+    count = len(result.returns)
+    spread = f"standard error {result.standard_error:.3f}, {count} episodes" if count > 1 else "1 episode"
     console.print(
-        f"{when:<6} mean return {result.mean:.3f} (standard error {result.standard_error:.3f}, "
-        f"{len(result.returns)} episodes){normalized}",
+        f"{when:<6} mean return {result.mean:.3f} ({spread}){normalized}",
         highlight=False,
     )
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from benchmarks import __main__ as command
@@ -38,10 +40,44 @@ def test_mistakes_are_told_in_a_line(arguments, message, capsys):
     assert message in error and "Traceback" not in error
 
 
-def test_a_broken_row_is_told_with_file_and_line(tmp_path, capsys):
-    (tmp_path / ROWS).write_text('{"key": "a"}\nbroken\n{"key": "b"}\n')
+def test_a_broken_row_is_told_with_file_and_line(tmp_path, quick_rows, capsys):
+    row = json.dumps(quick_rows[0])
+    (tmp_path / ROWS).write_text(f"{row}\nbroken\n{row}\n")
     assert command.bench(["report", str(tmp_path)]) == 2
     assert "rows.jsonl:2: not a JSON object" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row", ['{"key": "y"}', '{"key": ["y"]}'])
+@pytest.mark.parametrize("arguments", [["report"], ["run", "quick", "--out"]])
+def test_a_row_that_is_not_whole_is_told_before_anything_is_run(row, arguments, tmp_path, capsys):
+    (tmp_path / ROWS).write_text(row + "\n")
+    assert command.bench([*arguments, str(tmp_path)]) == 2
+    out, error = capsys.readouterr()
+    assert "rows.jsonl:1: not a row" in error and "trials to run" not in out
+
+
+@pytest.mark.parametrize("where", ["file", "file/below", "/proc/absent"])
+def test_a_folder_that_cannot_be_written_is_told_in_a_line(where, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert command.bench(["run", "quick", "--out", str(tmp_path / where)]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written" in error and "choose another --out" in error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("arguments", [["report"], ["run", "quick", "--out"]])
+def test_rows_that_are_a_folder_are_told_in_a_line(arguments, tmp_path, capsys):
+    (tmp_path / ROWS).mkdir()
+    assert command.bench([*arguments, str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / ROWS) in error and "Traceback" not in error
+
+
+def test_an_absent_readme_is_told_before_the_report_is_drawn(tmp_path, quick_rows, capsys):
+    (tmp_path / ROWS).write_text("".join(json.dumps(row) + "\n" for row in quick_rows))
+    assert command.bench(["report", str(tmp_path), "--readme", str(tmp_path / "absent.md")]) == 2
+    assert "absent.md: No such file" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_report_writes_the_page_and_renews_the_readme(tmp_path, quick_rows, capsys):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.rows import RowError, open_for_append, read_rows
+from benchmarks.rows import FAILURE, RESULT, RowError, open_for_append, read_rows
 
 
 @pytest.fixture
@@ -50,6 +50,32 @@ def test_a_bad_line_is_named(path, bad):
     with pytest.raises(RowError, match=r"rows\.jsonl:3: not a"):
         read_rows(path)
     assert path.read_bytes() == before
+
+
+def test_a_row_without_a_text_key_is_named(path):
+    path.write_bytes(path.read_bytes() + b'{"key": ["y"]}\n')
+    with pytest.raises(RowError, match=r"rows\.jsonl:3: not a row, its 'key' is no text"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("fields", [RESULT, FAILURE])
+def test_a_row_lacks_none_of_its_fields(fields, tmp_path, quick_rows):
+    whole = {**quick_rows[0], "trial": "Copy / PPO / seed 0", "error": "RuntimeError: no"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(whole) + "\n")
+    assert read_rows(path, fields) == [whole]
+    for name in fields:
+        lacking = {key: value for key, value in whole.items() if key != name}
+        path.write_text(f"{json.dumps(whole)}\n{json.dumps(lacking)}\n")
+        with pytest.raises(RowError, match=rf"rows\.jsonl:2: not a row, its '{name}' is no"):
+            read_rows(path, fields)
+
+
+def test_what_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RowError, match="cannot be written .*; choose another --out"):
+        with open_for_append(tmp_path / "file" / "rows.jsonl"):
+            pass
 
 
 def test_two_writers_are_refused(path):
