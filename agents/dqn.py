@@ -67,9 +67,11 @@ class DQN(TextAlgorithm, stable_baselines3.DQN):
         *,
         double_q: bool = True,
     ) -> None:
-        for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
+        for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("buffer_size", buffer_size)):
             if value < 1:
                 raise ValueError(f"{name}={value}; give at least 1")
+        if not isinstance(train_freq, tuple) and train_freq < 1:
+            raise ValueError(f"train_freq={train_freq}; give at least 1 step")
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
