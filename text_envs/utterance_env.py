@@ -27,7 +27,7 @@ class UtteranceEnv(SingleEnv[str, str]):
 
         Raises:
             InvalidAction: if the action is not a text of the action space.
-            ResetNeeded: if no episode is running.
+            ResetNeeded: if no episode is running, or the last step failed.
         """
         self._check_running()
         if action not in self.action_space:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from .attributes import METADATA, TaskAttributes, check_render_mode
 from .engine import Engine, Outcome, Rows
-from .tasks.base import Task
+from .streams import as_seed
+from .tasks.base import Task, at_least
 from .token_env import not_a_token, token_context
 from .utterance_env import not_a_text, text_of
 
@@ -53,8 +54,8 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps is at least 1, or None for no limit, got {max_episode_steps}")
+        if max_episode_steps is not None:
+            at_least(1, max_episode_steps, "max_episode_steps")
         self.task = task
         self.render_mode = check_render_mode(render_mode)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -90,8 +91,9 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
             options: {"reset_mask": (B,) bool} resets those rows only.
 
         Raises:
-            ValueError: if the number of seeds or the mask's shape is wrong, or the mask is empty.
-            TypeError: if the mask is not a boolean array.
+            ResetNeeded: if the mask leaves rows out at the first reset, or after a step that failed.
+            ValueError: if the number of seeds or the mask's shape is wrong, the mask is empty or a seed negative.
+            TypeError: if the mask is not a boolean array, or a seed not an integer.
         """
         rows = self._reset_rows((options or {}).get("reset_mask"))
         chosen = range(self.num_envs) if rows is None else rows
@@ -114,7 +116,8 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
 
         Raises:
             InvalidAction: if the actions are not in the action space.
-            ResetNeeded: before the first reset, or under DISABLED when a row's episode has ended.
+            ResetNeeded: before the first reset, after a step that failed, or under DISABLED when a row's episode
+                has ended.
         """
         if not self._begun:
             raise ResetNeeded("no episode is running: call reset() before the first step")
@@ -205,11 +208,12 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
         seeds: Sequence[int | None]
         if seed is None:
             seeds = [None] * self.num_envs
-        elif isinstance(seed, int | np.integer):
-            super().reset(seed=int(seed))
-            seeds = range(int(seed), int(seed) + self.num_envs)
+        elif np.ndim(seed) == 0:  # type: ignore[arg-type]
+            first = as_seed(seed)
+            super().reset(seed=first)
+            seeds = range(first, first + self.num_envs)
         else:
-            seeds = seed
+            seeds = [None if one is None else as_seed(one) for one in seed]  # type: ignore[union-attr]
         if len(seeds) != self.num_envs:
             raise ValueError(f"pass one seed, or one per row: got {len(seeds)} seeds for {self.num_envs} rows")
         given = {row: seeds[row] for row in rows if seeds[row] is not None}

@@ -47,7 +47,9 @@ def test_columns_and_byte_order_marks(tmp_path):
             "a.jsonl:3: no column 'text', only 'prompt', 'n'",
         ),
         ("a.jsonl", '{"text": 3}\n', "a.jsonl:1: 'text' is a text with at least one word, got 3"),
-        ("a.jsonl", '{"text": "a\\ud800"}\n', "a.jsonl:1: 'text' is a text"),
+        ("a.jsonl", '{"text": "a\\ud800"}\n', "a.jsonl:1: 'text' holds a lone surrogate, .* at 1, .*mend it with"),
+        ("a.jsonl", "{}\n".format("[" * 200_000), r"a.jsonl:1: too deeply nested .*the line is '\[{200}'$"),
+        ("a.csv", "text,n,n,text,m\na,1,2,b,3\n", "a.csv:1: the header has 'text', 'n' more than once; rename"),
         ("a.jsonl", "\n", "a.jsonl: no prompts"),
         ("a.csv", "title,n\na,1\n", "a.csv:2: no column 'text', only 'title', 'n'; pass column="),
         ("a.csv", "text,n\na,1\nb\n", "a.csv:3: 1 fields under a header of 2, text, n"),
@@ -78,10 +80,28 @@ def test_lists_and_prompts_pass():
     assert len(load_prompts()) == 60
 
 
-@pytest.mark.parametrize("bad", [["a", ""], ["a", 3], ["\ud800"]])
-def test_lists_of_other_things_are_refused(bad):
-    with pytest.raises(ValueError, match="is a text with at least one word"):
+def test_a_suffix_may_be_in_capitals(tmp_path):
+    assert load_prompts(write(tmp_path / "A.TXT", "a\n")).texts == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (["a", ""], "prompt 1 is a text with at least one word, got ''"),
+        (["a", 3], "prompt 1 is a text with at least one word, got 3"),
+        (["a", "b\ud800"], "prompt 1 holds a lone surrogate, .* at 1, .*mend it with"),
+    ],
+)
+def test_lists_of_other_things_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
         load_prompts(bad)
+
+
+def test_a_generator_can_be_read_once():
+    prompts = (text for text in ["a", "b"])
+    assert load_prompts(prompts).texts == ("a", "b")
+    with pytest.raises(ValueError, match="no prompts: <generator .*read once.*pass a list"):
+        load_prompts(prompts)
 
 
 def test_columns_are_as_long_as_the_texts():
@@ -94,7 +114,8 @@ def test_columns_are_as_long_as_the_texts():
 def test_first_words_and_repetitions():
     prompts = Prompts(("One  two three", "one TWO four", "one"), {"n": (1, 2, 3)})
     assert prompts.first_words(2).texts == ("One two", "one TWO", "one")
-    assert prompts.first_words(2).unique() == Prompts(("One two", "one"), {"n": (1, 3)})
+    assert prompts.first_words(2).unique() == prompts.first_words(2)  # other case: another text
+    assert prompts.first_words(1).unique() == Prompts(("One", "one"), {"n": (1, 2)})
 
 
 @given(st.lists(texts, min_size=40, unique=True), st.data())

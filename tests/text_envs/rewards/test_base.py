@@ -42,6 +42,11 @@ def test_functions_of_one_pair_or_of_messages_become_rewards():
         ([1.0, 2.0], "returned 2 values for 3 completions.*completion 'one'.*per_sample"),
         (1.0, "returned 1.0 for 3 completions"),
         (None, "returned None for 3 completions"),
+        ({1.0, 2.0, 3.0}, r"returned \{1.0, 2.0, 3.0\} for 3 completions.*return a list"),
+        ({"one": 1.0, "two": 2.0, "three": 3.0}, r"returned \{'one': 1.0, .*\} for 3 completions.*return a list"),
+        (np.ones((3, 1)), r"returned an array of shape \(3, 1\) for 3 completions"),
+        ([np.ones(1)] * 3, r"returned array\(\[1.\]\) for prompt 'p'"),
+        ([1.0, 10**400, 2.0], "returned an integer too large for a float for prompt 'q'"),
     ],
 )
 def test_what_is_not_one_finite_number_each_stops_the_run(values, message):
@@ -51,6 +56,38 @@ def test_what_is_not_one_finite_number_each_stops_the_run(values, message):
 
 def test_numpy_arrays_and_integers_are_fine():
     assert call(returning(np.array([1, 2, 3], np.float32))) == call(returning([1, 2, True + 2])) == [1.0, 2.0, 3.0]
+
+
+def test_arrays_and_tensors_are_treated_alike():
+    torch = pytest.importorskip("torch")
+    assert call(returning(torch.ones(3))) == call(returning([torch.tensor(1.0)] * 3)) == [1.0] * 3
+    for values in (torch.ones(3, 1), np.ones((3, 1))):
+        with pytest.raises(RewardError, match=r"an array of shape \(3, 1\)"):
+            call(returning(values))
+    with pytest.raises(RewardError, match="returned tensor"):
+        call(returning([torch.ones(1)] * 3))
+
+
+def test_async_functions_are_refused_with_a_hint():
+    async def later(prompts, completions, **columns):
+        return [1.0] * len(completions)
+
+    for reward in (later, per_sample(later), WeightedSum({"later": (later, 1.0)})):
+        with pytest.raises(RewardError, match="later is an async function; a reward is an ordinary one"):
+            call(reward)
+
+
+def test_a_reward_may_change_the_lists_it_gets():
+    def clears(prompts, completions, rating, **columns):
+        values = [float(len(text)) for text in completions]
+        for given in (prompts, completions, rating):
+            given.clear()
+        return values
+
+    rating = [1, 2, 3]
+    both = WeightedSum({"first": (clears, 1.0), "second": (clears, 1.0)})
+    assert call(clears, rating=rating) == [3.0, 7.0, 8.0] and call(both, rating=rating) == [6.0, 14.0, 16.0]
+    assert (PROMPTS, COMPLETIONS, rating) == (["p", "q", "r"], ["one", "one two", "bad text"], [1, 2, 3])
 
 
 def test_a_reward_that_raises_is_chained_and_shows_the_text():
@@ -97,6 +134,17 @@ def test_a_weighted_sum_checks_its_terms(values, message):
         call(WeightedSum({"term": (returning(values), 1.0)}))
 
 
+def test_a_weighted_sum_must_not_overflow():
+    huge = {"a": (returning([1.0, 1e300, 2.0]), 1e300), "b": (Length(), 1.0)}
+    with pytest.raises(
+        RewardError, match=r"sum is inf for prompt 'q', .*'a': \(1e\+300, 1e\+300\).*make them small"
+    ):
+        call(WeightedSum(huge))
+    opposite = {"a": (returning([1e300] * 3), 1e300), "b": (returning([1e300] * 3), -1e300)}
+    with pytest.raises(RewardError, match="sum is nan for prompt 'p'"):
+        call(WeightedSum(opposite))
+
+
 @pytest.mark.parametrize(
     ("terms", "error"),
     [
@@ -104,6 +152,10 @@ def test_a_weighted_sum_checks_its_terms(values, message):
         ({"a": Length()}, TypeError),
         ({"a": (1.0, Length())}, TypeError),
         ({"a": (Length(), float("nan"))}, ValueError),
+        ({"a": (Length(), "1")}, ValueError),
+        ({"a": (Length(), None)}, ValueError),
+        ({"a": (Length(), 10**400)}, ValueError),
+        ([("a", Length())], TypeError),
     ],
 )
 def test_wrong_terms_are_refused(terms, error):

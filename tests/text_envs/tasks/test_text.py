@@ -1,8 +1,9 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 
-from text_envs import Prompts, TokenEnv, TokenVectorEnv, UtteranceVectorEnv
+from text_envs import Prompts, TokenEnv, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv, sources
 from text_envs.rewards import Length, RewardError, WeightedSum
 from text_envs.tasks.sentiment import Sentiment
 from text_envs.tasks.text import TextTask
@@ -98,6 +99,35 @@ def test_a_failing_reward_stops_the_run_and_shows_the_text(reward):
         env.step(np.full(2, env.end_token_id))
 
 
+@pytest.mark.parametrize("level", [TokenEnv, UtteranceEnv, TokenVectorEnv, UtteranceVectorEnv])
+def test_after_a_failed_step_only_a_reset_of_all_rows_helps(level, same):
+    failures = iter([True])
+
+    def fails_once(prompts, completions, **columns):
+        if next(failures, False):
+            raise OSError("no connection")
+        return [float(len(text)) for text in completions]
+
+    batched = issubclass(level, TokenVectorEnv)
+    action = "good" if level in (UtteranceEnv, UtteranceVectorEnv) else 0
+    env, other = (level(make(reward, max_new_tokens=1), *[3][:batched]) for reward in (fails_once, Recorder()))
+    action = (action,) * 3 if batched else action
+    env.reset(seed=1)
+    with pytest.raises(RewardError, match="no connection"):
+        env.step(action)
+    for _ in range(2):
+        with pytest.raises(ResetNeeded, match=r"the last step failed: call reset\(\)"):
+            env.step(action)
+    if batched:
+        with pytest.raises(ResetNeeded, match=r"call reset\(\) for all rows"):
+            env.reset(options={"reset_mask": np.array([True, False, True])})
+        same(env.reset(seed=2, options={"reset_mask": np.ones(3, bool)}), other.reset(seed=2))
+    else:
+        same(env.reset(seed=2), other.reset(seed=2))
+    ours, theirs = env.step(action), other.step(action)
+    same(ours[:4], theirs[:4])
+
+
 def test_a_prompt_that_does_not_fit_is_refused_or_cut_as_asked():
     with pytest.raises(ValueError, match="more than max_prompt_tokens=0"):
         make(Length(), max_prompt_tokens=0)
@@ -164,6 +194,38 @@ def test_sentiment_takes_prompts_tokenizer_and_reward(tmp_path):
     assert Sentiment(prompts=["One prompt."], prompt_words=None).prompts.texts == ("One prompt.",)
     with pytest.raises(ValueError, match="prompt_words is at least 1"):
         Sentiment(prompt_words=0)
+
+
+def test_prompts_of_the_users_are_shown_as_they_are(tmp_path, monkeypatch):
+    texts = ("One two three four five six seven.", "one two three four five six seven.", "One two  three")
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(texts), encoding="utf-8")
+    for prompts in (list(texts), [*texts, texts[0]], path, str(path), Prompts(texts)):
+        assert Sentiment(prompts=prompts, tokenizer=ByteTokenizer()).prompts.texts == texts
+    monkeypatch.setitem(sources.NAMED, "mine", lambda: (texts, {}))
+    named = Sentiment(prompts="mine", tokenizer=ByteTokenizer())
+    assert named.prompts.texts == ("One two three four five six", "one two three four five six", "One two three")
+
+
+def test_what_is_shown_alike_is_in_one_split():
+    prompts = [f"{first} {case}{rest}" for first in range(40) for case in "Xx" for rest in ("y a", "y  b")]
+    shown = [
+        {
+            " ".join(text.split()).casefold()
+            for text in Sentiment(prompts=prompts, prompt_words=2, split=split).prompts.texts
+        }
+        for split in ("train", "test")
+    ]
+    assert len(shown[0]) + len(shown[1]) == 40 and not shown[0] & shown[1]
+
+
+def test_the_column_of_a_file_can_be_named(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text("title,rating\nOnce upon,3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no column 'text', only 'title', 'rating'; pass column="):
+        Sentiment(prompts=path)
+    task = Sentiment(prompts=path, column="title")
+    assert task.prompts == Prompts(("Once upon",), {"rating": ("3",)})
 
 
 def test_a_tokenizer_of_transformers_stays_visible_as_it_is():
