@@ -82,7 +82,7 @@ def suite() -> Suite:
             row("reference", "measure_reference"),
             row(f"best of {BEST_OF}", "measure_best_of"),
             row("PPO", "train_ppo", steps=115_200, **LEARN),
-            row("TRL GRPO", "train_grpo", steps=40_320, learning_rate=1e-4, beta=0.02, batch=16),
+            row("TRL GRPO", "train_grpo", steps=23_040, learning_rate=1e-4, beta=0.02, batch=16),
         ),
         seeds=1,
         sections="benchmarks.real:sections",
@@ -257,7 +257,7 @@ class Progress:
         checkpoints: held-out measurements on the way.
     """
 
-    def __init__(self, judge: Judge, steps: int, report: Report, checkpoints: int = 4) -> None:
+    def __init__(self, judge: Judge, steps: int, report: Report, checkpoints: int = 3) -> None:
         self.judge, self.steps, self.report = judge, steps, report
         self.every = steps / (checkpoints + 1)
         self.clock = Clock()
