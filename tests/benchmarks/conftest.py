@@ -1,3 +1,4 @@
+import signal
 import sys
 
 import pytest
@@ -31,6 +32,14 @@ def dies(experiment, seed, report):
 def nan(experiment, seed, report):
     return {"value": float("nan")}
 """
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_works():
+    """Shells start background jobs with SIGINT ignored, and processes inherit that."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
