@@ -176,7 +176,7 @@ class Backbone(nn.Module):
             return nn.functional.linear(hidden, head.weight[: self.vocab_size], bias).float()
 
     def autocast(self) -> AbstractContextManager:
-        """Return the precision's context; a context around many calls casts each trained weight once."""
+        """Return the precision's context, never held around a caller's code: it would change that too."""
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(next(self.model.parameters()).device.type, dtype=self.dtype)

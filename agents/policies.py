@@ -48,8 +48,7 @@ class ContextReader(nn.Module):
         if self._follower is not None:
             self._follower.forget()
         try:
-            with self.backbone.autocast():  # the outermost context keeps weights that were cast for it
-                yield
+            yield
         finally:
             self._following = False
 

@@ -81,7 +81,7 @@ def suite() -> Suite:
         experiments=(
             row("reference", "measure_reference"),
             row(f"best of {BEST_OF}", "measure_best_of"),
-            row("PPO", "train_ppo", steps=43_008, **LEARN),
+            row("PPO", "train_ppo", steps=38_400, **LEARN),
             row("TRL GRPO", "train_grpo", steps=23_040, learning_rate=1e-4, beta=0.02, batch=16),
         ),
         seeds=1,
@@ -257,7 +257,7 @@ class Progress:
         checkpoints: held-out measurements on the way.
     """
 
-    def __init__(self, judge: Judge, steps: int, report: Report, checkpoints: int = 2) -> None:
+    def __init__(self, judge: Judge, steps: int, report: Report, checkpoints: int = 1) -> None:
         self.judge, self.steps, self.report = judge, steps, report
         self.every = steps / (checkpoints + 1)
         self.clock = Clock()

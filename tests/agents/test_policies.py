@@ -334,3 +334,17 @@ def test_an_observation_without_tokens_is_refused(vector_env: Callable) -> None:
     model = agents.PPO("TransformerPolicy", vector_env(), device="cpu")
     with pytest.raises(ValueError, match="no token, only the padding 7"):
         model.predict(np.full(14, 7))
+
+
+def test_precision_does_not_leak_into_callbacks(vector_env: Callable) -> None:
+    seen = []
+
+    def callback(local: dict, _: dict) -> bool:
+        seen.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        return True
+
+    model = agents.PPO(
+        "TransformerPolicy", vector_env(), n_steps=4, policy_kwargs={"dtype": "bfloat16"}, device="cpu"
+    )
+    model.learn(12, callback=callback)
+    assert set(seen) == {torch.float32}
