@@ -175,7 +175,8 @@ def learning_curves(
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if any(curve.x.max() >= 1000 for curve in curves.values()):
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(axis="y")
         canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

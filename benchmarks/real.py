@@ -495,7 +495,7 @@ def _curves(by_agent: Mapping[str, Row]) -> Section:
             values = [*first, *((p[field], p["reward"], p["reward_error"]) for p in points)]
             x, mean, error = np.array(sorted(values)).T
             curves[agent] = Curve(x, mean, mean - error, mean + error)
-        title = f"Held-out reward against {label}"
+        title = f"Reward against {label.partition(' to ')[0]}"
         return learning_curves(f"real-{name}", title, curves, look, "VADER compound", label, levels=flat)
 
     figures = (
