@@ -53,7 +53,7 @@ LEARN = {
     "batch_size": 384,
     "n_epochs": 1,
     "gae_lambda": 1.0,
-    "kl_coef": 0.025,
+    "kl_coef": 0.035,
 }
 
 
@@ -81,8 +81,8 @@ def suite() -> Suite:
         experiments=(
             row("reference", "measure_reference"),
             row(f"best of {BEST_OF}", "measure_best_of"),
-            row("PPO", "train_ppo", steps=38_400, **LEARN),
-            row("TRL GRPO", "train_grpo", steps=23_040, learning_rate=1e-4, beta=0.02, batch=16),
+            row("PPO", "train_ppo", steps=61_440, **LEARN),
+            row("TRL GRPO", "train_grpo", steps=40_320, learning_rate=1e-4, beta=0.02, batch=16),
         ),
         seeds=1,
         sections="benchmarks.real:sections",
@@ -257,7 +257,7 @@ class Progress:
         checkpoints: held-out measurements on the way.
     """
 
-    def __init__(self, judge: Judge, steps: int, report: Report, checkpoints: int = 1) -> None:
+    def __init__(self, judge: Judge, steps: int, report: Report, checkpoints: int = 3) -> None:
         self.judge, self.steps, self.report = judge, steps, report
         self.every = steps / (checkpoints + 1)
         self.clock = Clock()
