@@ -1,6 +1,7 @@
 """Transformer agents for token environments, in the shape of Stable-Baselines3."""
 
 from .dqn import DQN
+from .grpo import GRPO
 from .kl import KLCoefficient, ReferencePolicy
 from .policies import TransformerPolicy, TransformerQPolicy
 from .ppo import PPO
@@ -8,6 +9,7 @@ from .vec_env import VectorEnvAdapter
 
 __all__ = [
     "DQN",
+    "GRPO",
     "PPO",
     "KLCoefficient",
     "ReferencePolicy",

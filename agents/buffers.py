@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer, RolloutBuffer
 from torch import Tensor
 
+from .losses import Advantage, group_advantages
 from .packing import Fragment, Packed, buckets, minibatches, pack
 
 
@@ -128,13 +129,17 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
         """Close the open fragments and compute GAE(lambda), Schulman et al. 2016, arXiv:1506.02438."""
+        self._close_all()
+        self._last = (last_values, dones)
+        super().compute_returns_and_advantage(last_values, dones)
+
+    def _close_all(self) -> None:
+        """Close the open fragments and fetch values and log-probabilities from the device."""
         for row in range(self.n_envs):
             self._close(row, self.pos)
         values, log_probs = (torch.stack(column) for column in zip(*self._waiting, strict=True))
         self.values[:], self.log_probs[:] = values.cpu().numpy(), log_probs.cpu().numpy()
         self._waiting.clear()
-        self._last = (last_values, dones)
-        super().compute_returns_and_advantage(last_values, dones)
 
     def recompute_returns_and_advantage(self) -> None:
         """Compute GAE again, after the rewards changed."""
@@ -163,6 +168,108 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             transition = np.concatenate([fragments[index].transition for index in order])
             where = torch.as_tensor(transition, device=self.device)
             yield RolloutBatch(packs, where, *(column[where] for column in columns))
+
+
+class GroupBatch(NamedTuple):
+    """A minibatch of whole episodes; every tensor but `packs` is (N,), ordered as the packs' transitions."""
+
+    packs: list[PackedTensors]
+    actions: Tensor
+    old_log_prob: Tensor
+    advantages: Tensor
+
+
+class GroupEpisode(NamedTuple):
+    """An episode, finished or not: its last context, (t,) positions and actions, log-probabilities and rewards."""
+
+    ids: np.ndarray
+    position: np.ndarray
+    actions: np.ndarray
+    log_probs: np.ndarray
+    rewards: np.ndarray
+
+    def joined(self, later: GroupEpisode) -> GroupEpisode:
+        """Return this stretch of an episode and the one that follows it."""
+        columns = zip(self[1:], later[1:], strict=True)
+        return GroupEpisode(later.ids, *(np.concatenate(pair) for pair in columns))
+
+
+class GroupRolloutBuffer(EpisodeRolloutBuffer):
+    """Whole episodes in groups: those of `group_size` neighbouring rows that were seeded alike.
+
+    Rows count their episodes, and a group is complete when all of its rows have finished the episode of that
+    number. What is not complete at the end of a rollout waits for the next, so no row ever idles.
+
+    Args:
+        group_size: n, rows that share a prompt.
+        advantage: see `group_advantages`.
+        seed: where the order of minibatches comes from.
+
+    Attributes:
+        groups: complete groups, n episodes each.
+    """
+
+    def __init__(self, *args: Any, group_size: int, advantage: Advantage, **kwargs: Any) -> None:
+        self.group_size, self.advantage = group_size, advantage
+        super().__init__(*args, **kwargs)
+        self.drop_unfinished()
+
+    def reset(self) -> None:
+        """Drop the complete groups; what is not complete stays."""
+        super().reset()
+        self.groups: list[list[GroupEpisode]] = []
+
+    def drop_unfinished(self) -> None:
+        """Forget what is not complete: the environment was reset."""
+        self._cut: dict[int, GroupEpisode] = {}  # row -> its episode up to the end of the last rollout
+        self._count = np.zeros(self.n_envs, np.int64)  # episodes that each row has finished
+        self._waiting_groups: dict[tuple[int, int], list[GroupEpisode]] = {}
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
+        """Close the open fragments and collect the groups that are complete."""
+        self._close_all()
+        for fragment in self.fragments:
+            step, row = divmod(int(fragment.transition[-1]), self.n_envs)
+            columns = [
+                array.reshape(-1)[fragment.transition] for array in (self.actions, self.log_probs, self.rewards)
+            ]
+            episode = GroupEpisode(fragment.ids, fragment.position, *columns)
+            if row in self._cut:
+                episode = self._cut.pop(row).joined(episode)
+            last = step == self.pos - 1
+            if dones[row] if last else self.episode_starts[step + 1, row]:
+                self._finish(row, episode)
+            else:
+                self._cut[row] = episode
+
+    def get(self, batch_size: int | None = None) -> Iterator[GroupBatch]:  # type: ignore[override]
+        """Yield the complete groups once, in random minibatches of whole episodes of about `batch_size` tokens."""
+        episodes = [episode for group in self.groups for episode in group]
+        returns = np.array([episode.rewards.sum(dtype=np.float64) for episode in episodes])
+        advantages = group_advantages(returns.reshape(-1, self.group_size), self.advantage).reshape(-1)
+        sizes = np.array([len(episode.actions) for episode in episodes])
+        for chosen in minibatches(sizes, batch_size or int(sizes.sum()), self.rng):
+            part = [episodes[i] for i in chosen]
+            packs, order = pack_buckets([e.ids for e in part], [e.position for e in part], self.device)
+            spread = np.repeat(advantages[chosen[order]], sizes[chosen[order]]).astype(np.float32)
+            actions, log_probs = (
+                np.concatenate([getattr(part[i], name) for i in order]) for name in ("actions", "log_probs")
+            )
+            yield GroupBatch(packs, *(torch.as_tensor(a, device=self.device) for a in (actions, log_probs, spread)))
+
+    def _finish(self, row: int, episode: GroupEpisode) -> None:
+        key = row // self.group_size, int(self._count[row])
+        self._count[row] += 1
+        group = self._waiting_groups.setdefault(key, [])
+        group.append(episode)
+        first, this = (e.ids[: e.position[0] + 1].tolist() for e in (group[0], episode))
+        if this != first:
+            raise ValueError(
+                f"rows of one group were shown different prompts, {first} and {this}: "
+                "the environment's prompts must depend on seed and episode number only"
+            )
+        if len(group) == self.group_size:
+            self.groups.append(self._waiting_groups.pop(key))
 
 
 def pack_buckets(

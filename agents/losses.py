@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,6 +70,69 @@ def ppo_loss(
         clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
         approx_kl = (ratio - 1 - log_ratio).mean()
     return PPOLoss(total, policy, value, entropy, clip_fraction, approx_kl)
+
+
+Advantage = Literal["grpo", "rloo", "dr_grpo"]
+
+
+def group_advantages(returns: NDArray[np.float64], kind: Advantage) -> NDArray[np.float64]:
+    """Return (G, n) advantages of (G, n) returns, n episodes of each of G prompts.
+
+    "grpo" divides the difference to the group's mean by its standard deviation (Shao et al. 2024,
+    arXiv:2402.03300), "dr_grpo" does not (Liu et al. 2025, arXiv:2503.20783), "rloo" takes the mean of the
+    other episodes (Ahmadian et al. 2024, arXiv:2402.14740).
+    """
+    difference = returns - returns.mean(axis=1, keepdims=True)
+    if kind == "grpo":
+        return difference / (returns.std(axis=1, keepdims=True) + 1e-4)
+    if kind == "rloo":
+        return difference * (returns.shape[1] / (returns.shape[1] - 1))
+    return difference
+
+
+class GRPOLoss(NamedTuple):
+    """GRPO's loss and what is logged of it; all scalars, the last three without gradient."""
+
+    total: Tensor
+    policy: Tensor
+    entropy: Tensor
+    kl: Tensor
+    clip_fraction: Tensor
+    approx_kl: Tensor
+
+
+def grpo_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    reference_log_prob: Tensor | None,
+    advantages: Tensor,
+    entropy: Tensor,
+    *,
+    clip_range: float,
+    kl_coef: float,
+    ent_coef: float,
+) -> GRPOLoss:
+    """Return the clipped surrogate with group advantages and the KL to a reference; every tensor is (N,).
+
+    Means are over tokens (Yu et al. 2025, eq. 8, arXiv:2503.14476), not first over each completion's: short
+    completions weigh no more than long ones.
+
+    Source: Shao et al. 2024, eq. 3 and the estimator of eq. 4, arXiv:2402.03300.
+    """
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    policy = -torch.min(advantages * ratio, advantages * clipped).mean()
+    kl = torch.zeros_like(policy)
+    if reference_log_prob is not None:
+        difference = reference_log_prob - log_prob
+        kl = (difference.exp() - difference - 1).mean()
+    entropy = entropy.mean()
+    total = policy + kl_coef * kl - ent_coef * entropy
+    with torch.no_grad():
+        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+        approx_kl = (ratio - 1 - log_ratio).mean()
+    return GRPOLoss(total, policy, entropy, kl.detach(), clip_fraction, approx_kl)
 
 
 @torch.no_grad()

@@ -191,6 +191,10 @@ class TransformerPolicy(BasePolicy):
         log_prob, entropy = token_log_probs(self.backbone, hidden, actions, entropy_gradient)
         return self._values(hidden)[:, 0], log_prob, entropy
 
+    def packed_log_probs(self, packs: Sequence[PackedTensors], actions: Tensor) -> Tensor:
+        """Return log-probabilities (N,), one forward a pack of fragments."""
+        return token_log_probs(self.backbone, self.reader.packed_hidden(packs), actions)[0]
+
     def predict_values(self, obs: Tensor) -> Tensor:
         """Return (B, 1)."""
         return self._values(self.reader.last_hidden(obs))

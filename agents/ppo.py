@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, ClassVar
 
@@ -16,15 +15,15 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from .algorithm import TextAlgorithm
 from .backbone import ModelSource
 from .buffers import EpisodeRolloutBuffer
-from .kl import KLCoefficient, ReferencePolicy
+from .kl import KLCoefficient
 from .losses import PPOLoss, ppo_loss
+from .on_policy import OnPolicyTextAlgorithm, check_kl, check_sizes, means
 from .policies import TransformerPolicy
 
 
-class PPO(TextAlgorithm, stable_baselines3.PPO):
+class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  # our policy for SB3's
     """Proximal policy optimisation, Schulman et al. 2017, arXiv:1707.06347.
 
     The arguments are SB3's, in SB3's order; `n_steps` and `batch_size` count transitions. What differs: a
@@ -80,10 +79,8 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         kl_target: float | None = None,
         kl_horizon: float = 1000.0,
     ) -> None:
-        _check_kl(reference, kl_coef, kl_target, kl_horizon)
-        for name, value in (("n_epochs", n_epochs), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name}={value}; give at least 1")
+        check_kl(reference, kl_coef, kl_target, kl_horizon)
+        check_sizes(n_epochs=n_epochs, batch_size=batch_size)
         with warnings.catch_warnings():
             # SB3 asks that n_steps * n_envs be a multiple of batch_size; whole fragments never divide evenly.
             warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
@@ -120,24 +117,6 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         if _init_setup_model:
             self._setup_model()
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self.reference_policy: ReferencePolicy | None = None
-        if self.reference is not None:
-            self.reference_policy = ReferencePolicy(self.policy, self.reference)
-            if not self.reference_policy.shares_base:
-                self.reference = self.reference_policy.frozen.backbone.config
-        self._remember_architecture()
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "reference_policy"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, variables = super()._get_torch_save_params()
-        if self.reference_policy is not None and not self.reference_policy.shares_base:
-            state_dicts = [*state_dicts, "reference_policy"]
-        return state_dicts, variables
-
     def collect_rollouts(
         self,
         env: VecEnv,
@@ -146,9 +125,7 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         n_rollout_steps: int,
     ) -> bool:
         """Collect `n_rollout_steps` of every row with the key-value cache, then charge for the KL."""
-        self._progress_of_rollout = 1.0 - self.num_timesteps / self._total_timesteps
-        with self.policy.cached():
-            finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if finished and (self.reference_policy is not None or self.policy.spec.dtype is not None):
             self._score_rollout()
         return finished
@@ -162,8 +139,7 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         for batch in buffer.in_order(max(self.batch_size, 64)):
             where = batch.transition.cpu().numpy()
             if self.policy.spec.dtype is not None:
-                _, own, _ = self.policy.evaluate_packed(batch.packs, batch.actions)
-                log_probs[where] = own.cpu().numpy()
+                log_probs[where] = self.policy.packed_log_probs(batch.packs, batch.actions).cpu().numpy()
             if self.reference_policy is not None:
                 theirs = self.reference_policy.log_prob(batch.packs, batch.actions).cpu().numpy()
                 log_ratio[where] = log_probs[where] - theirs
@@ -179,14 +155,8 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         buffer.recompute_returns_and_advantage()
 
     def train(self) -> None:
-        """Update the policy with `n_epochs` passes over the rollout.
-
-        Schedules are read where the rollout began. Stock reads them where it ended, so that a falling learning
-        rate is 0 in the last update, and in every update of a `learn` no longer than a rollout.
-        """
-        self._current_progress_remaining = self._progress_of_rollout
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
+        """Update the policy with `n_epochs` passes over the rollout."""
+        self._begin_update()
         clip_range = self._now(self.clip_range)
         clip_range_vf = None if self.clip_range_vf is None else self._now(self.clip_range_vf)
         self._normalize_advantages()
@@ -214,18 +184,11 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
                 stopped = self.target_kl is not None and loss.approx_kl.item() > 1.5 * self.target_kl
                 if stopped:
                     break
-                self.policy.optimizer.zero_grad()
-                loss.total.backward()
-                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
+                self._descend(loss.total)
             self._n_updates += 1
             if stopped:
                 break
         self._log_update(losses, clip_range, clip_range_vf)
-
-    def _now(self, schedule: float | Schedule) -> float:
-        """Return a hyperparameter at the current progress."""
-        return schedule(self._current_progress_remaining) if callable(schedule) else schedule
 
     def _normalize_advantages(self) -> None:
         """Normalise over the rollout: within one episode's minibatch a terminal reward would lose its sign."""
@@ -235,13 +198,12 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
             advantages /= advantages.std(ddof=1) + 1e-8
 
     def _log_update(self, losses: list[PPOLoss], clip_range: float, clip_range_vf: float | None) -> None:
-        means = PPOLoss(*(torch.stack(term).mean() for term in zip(*losses, strict=True)))
-        buffer = self.rollout_buffer
-        self.logger.record("train/entropy_loss", -means.entropy.item())
-        self.logger.record("train/policy_gradient_loss", means.policy.item())
-        self.logger.record("train/value_loss", means.value.item())
-        self.logger.record("train/approx_kl", means.approx_kl.item())
-        self.logger.record("train/clip_fraction", means.clip_fraction.item())
+        mean, buffer = means(losses), self.rollout_buffer
+        self.logger.record("train/entropy_loss", -mean.entropy)
+        self.logger.record("train/policy_gradient_loss", mean.policy)
+        self.logger.record("train/value_loss", mean.value)
+        self.logger.record("train/approx_kl", mean.approx_kl)
+        self.logger.record("train/clip_fraction", mean.clip_fraction)
         self.logger.record("train/loss", losses[-1].total.item())
         explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
         self.logger.record("train/explained_variance", explained)
@@ -249,16 +211,3 @@ class PPO(TextAlgorithm, stable_baselines3.PPO):
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
-
-
-def _check_kl(reference: object, kl_coef: float, kl_target: float | None, kl_horizon: float) -> None:
-    """Raise unless the arguments on the KL go together."""
-    if not (math.isfinite(kl_coef) and kl_coef >= 0):
-        raise ValueError(f"kl_coef={kl_coef} is a price for each nat; give a finite number, at least 0")
-    if kl_target is not None and not (kl_target > 0 and kl_coef > 0 and kl_horizon > 0):
-        raise ValueError(
-            f"kl_target={kl_target} steers kl_coef={kl_coef} over kl_horizon={kl_horizon} episodes by factors; "
-            "give positive numbers for all three"
-        )
-    if kl_coef and reference is None:
-        raise ValueError(f"kl_coef={kl_coef} needs a reference; pass reference='initial' or a model")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _USAGE = """\
 usage: text-envs COMMAND ...
 
-  list                    the environments
+  list, info ID, page FILE  the environments: a table, one of them, all as Markdown
   play ID                 type the actions yourself
   train ID --algo ppo     train an agent, with any language model
   bench list|run|report   the benchmark suites; bench speed: side-by-side timings
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(_USAGE)
         return 0
-    if command in ("list", "play"):
+    if command in ("list", "info", "play", "page"):
         from text_envs.__main__ import main as environments
 
         return environments(arguments) or 0

@@ -1,198 +1,46 @@
-"""Side-by-side timings against honest slow twins: `python -m benchmarks speed`.
+"""Side-by-side timings: `python -m benchmarks speed`.
 
-Seconds differ from machine to machine, ratios less so: both sides run in turn, in one process, and every row
-prints the ratio of floating-point operations beside the ratio of seconds.
+Seconds differ from machine to machine, ratios less so: both sides run in turn, in one process. Each section is a
+module of its own; a section that is measured again replaces what the file had of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from . import speed_agents, speed_envs
+from .timing import Row
 
-
-@dataclass(frozen=True)
-class Job:
-    """One PPO iteration: a rollout of one episode a row, then `n_epochs` of updates.
-
-    Attributes:
-        name: of the row.
-        width, layers, heads: of the GPT-2 that both sides train.
-        vocab_size, prompt, tokens: V, prompt length and T of every episode.
-        n_envs, n_epochs, batch_size: as in SB3.
-    """
-
-    name: str
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    vocab_size: int = 512
-    prompt: int = 8
-    tokens: int = 64
-    n_envs: int = 16
-    n_epochs: int = 4
-    batch_size: int = 256
-
-
-JOBS = (Job("PPO iteration, 0.9 M parameters, V 512, prompt 8, T 64, 16 envs, 4 epochs"),)
-
-
-class FixedLengthEnv(VectorEnv):
-    """Random prompts, episodes of exactly T tokens, a reward for even tokens: costs nothing itself."""
-
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
-    def __init__(self, job: Job, seed: int = 0) -> None:
-        self.job, self.num_envs = job, job.n_envs
-        self.rng = np.random.default_rng(seed)
-        length = job.prompt + job.tokens
-        self.single_observation_space = spaces.Box(0, job.vocab_size, (length,), np.int64)
-        self.single_action_space = spaces.Discrete(job.vocab_size)
-        self.observation_space = spaces.Box(0, job.vocab_size, (self.num_envs, length), np.int64)
-        self.action_space = spaces.MultiDiscrete([job.vocab_size] * self.num_envs)
-        self._start()
-
-    def _start(self) -> None:
-        job = self.job
-        self.said = 0
-        self.context = np.full((self.num_envs, job.prompt + job.tokens), job.vocab_size, np.int64)
-        self.context[:, : job.prompt] = self.rng.integers(job.vocab_size, size=(self.num_envs, job.prompt))
-
-    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start every row."""
-        self._start()
-        return self.context.copy(), {}
-
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Append a token to every row."""
-        self.context[:, self.job.prompt + self.said] = actions
-        self.said += 1
-        over = self.said == self.job.tokens
-        infos: dict[str, Any] = {}
-        if over:
-            infos = {"final_obs": list(self.context.copy()), "final_info": {}}
-            self._start()
-        ended = np.full(self.num_envs, over)
-        return self.context.copy(), (actions % 2 == 0) * 1.0, ended, np.zeros_like(ended), infos
-
-
-def make_iteration(job: Job, algorithm: type, device: str) -> tuple[Callable[[], tuple[float, float]], Any]:
-    """Return a function that runs one iteration and gives (rollout, update) seconds, and the model."""
-    from transformers import GPT2Config
-
-    from agents import TransformerPolicy, VectorEnvAdapter
-
-    config = GPT2Config(
-        vocab_size=job.vocab_size,
-        n_positions=job.prompt + job.tokens,
-        n_embd=job.width,
-        n_layer=job.layers,
-        n_head=job.heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    model = algorithm(
-        TransformerPolicy,
-        VectorEnvAdapter(FixedLengthEnv(job)),
-        learning_rate=3e-4,
-        n_steps=job.tokens,
-        batch_size=job.batch_size,
-        n_epochs=job.n_epochs,
-        gamma=1.0,
-        policy_kwargs={"model": config},
-        seed=0,
-        device=device,
-    )
-    _, callback = model._setup_learn(10**9)
-
-    def iterate() -> tuple[float, float]:
-        begin = time.perf_counter()
-        model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-        middle = time.perf_counter()
-        model.train()
-        return middle - begin, time.perf_counter() - middle
-
-    return iterate, model
-
-
-def count_flops(iterate: Callable[[], Any]) -> int:
-    """Return the floating-point operations of PyTorch's matrix products and attention in one call."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        iterate()
-    return int(counter.get_total_flops())
-
-
-def compare_ppo(job: Job, repeats: int, device: str) -> dict[str, Any]:
-    """Return one row: our PPO and stock SB3's with the same policy, one iteration each in turn."""
-    import stable_baselines3
-
-    from agents import PPO
-
-    ours, model = make_iteration(job, PPO, device)
-    stock, _ = make_iteration(job, stable_baselines3.PPO, device)
-    flops = {"ours": count_flops(ours), "stock": count_flops(stock)}  # also the warm-up
-    seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "stock": []}
-    for _ in range(repeats):
-        seconds["stock"].append(stock())
-        seconds["ours"].append(ours())
-    ratios = [sum(s) / sum(o) for s, o in zip(seconds["stock"], seconds["ours"], strict=True)]
-    flop_ratio = flops["stock"] / flops["ours"]
-    return {
-        "name": job.name,
-        "parameters": sum(p.numel() for p in model.policy.parameters()),
-        "device": str(model.device),
-        "repeats": repeats,
-        "stock_seconds": seconds["stock"],
-        "our_seconds": seconds["ours"],
-        "flops": flops,
-        "flop_ratio": flop_ratio,
-        "ratio": {"min": min(ratios), "median": float(np.median(ratios)), "max": max(ratios)},
-        "of_flop_ratio": float(np.median(ratios)) / flop_ratio,
-    }
-
-
-def describe(row: dict[str, Any]) -> str:
-    """Return a row as a person reads it."""
-    ratio = row["ratio"]
-    return (
-        f"{row['name']}\n"
-        f"  {row['parameters']:,} parameters on {row['device']}, {row['repeats']} pairs; stock (trimmed) / ours\n"
-        f"  seconds: {ratio['min']:.1f}x - {ratio['median']:.1f}x - {ratio['max']:.1f}x (min, median, max)\n"
-        f"  floating-point operations: {row['flop_ratio']:.1f}x; reached {row['of_flop_ratio']:.0%} of it"
-    )
+SECTIONS: dict[str, Callable[[int, str], Iterator[Row]]] = {
+    "envs": speed_envs.rows,
+    "agents": speed_agents.rows,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the timings, print them and write them as JSON."""
+    """Run the timings, print each row as it comes and write them as JSON."""
     import torch
 
     from .machine import hardware
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks speed", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="pairs of iterations (default: %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", choices=SECTIONS, help="one section (default: all)")
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of measurements (default: %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the agents")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     arguments = parser.parse_args(argv)
-    rows = []
-    for job in JOBS:
-        rows.append(compare_ppo(job, arguments.repeats, arguments.device))
-        print(describe(rows[-1]), flush=True)
+    sections = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(
-        json.dumps({"hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows}, indent=1) + "\n"
-    )
+    for name in [arguments.only] if arguments.only else SECTIONS:
+        print(name)
+        rows = []
+        for row in SECTIONS[name](arguments.repeats, arguments.device):
+            print(f"  {row['name']}: {row['told']}", flush=True)
+            rows.append(row)
+        sections[name] = {"hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows}
+        arguments.out.write_text(json.dumps(sections, indent=1) + "\n")
     print(f"written to {arguments.out}")
     return 0

@@ -1,19 +1,36 @@
 """What every registered environment promises, whatever its task."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import text_envs
 
+ROOT = Path(__file__).parents[1]
 IDS = text_envs.task_ids()
-NO_CLOSED_FORM = ["text_envs/Sentiment-v0"]
+DIAGNOSTICS = [
+    f"text_envs/{name}-v0"
+    for name in (
+        *("Bandit", "Copy", "Reverse", "Sort", "Recall", "Password", "Delay", "Brackets", "Arithmetic", "Pattern"),
+        *("Lipogram", "NGram"),
+    )
+]
+EXACT = [
+    *DIAGNOSTICS,
+    *(f"text_envs/{name}-v0" for name in ("GuessNumber", "TwentyQuestions", "Mastermind", "Wordle")),
+]
 LEVELS = ("token", "utterance")
 ids = pytest.mark.parametrize("id", IDS)
 levels = pytest.mark.parametrize("level", LEVELS)
@@ -128,32 +145,146 @@ def test_a_text_earns_the_same_token_by_token(id, dense):
         ids = tokens.task.codec.encode(text) + end
         if not end and len(ids) < tokens.task.max_new_tokens:
             continue  # only a whole utterance can be said token by token
-        total, terminated = 0.0, False
-        while not terminated:
+        total, info = 0.0, {}
+        while "reward_clean" not in info:
             observation, reward, terminated, _, info = tokens.step(ids.pop(0))
             total += reward
-        context, reward, _, _, other = texts.step(text)
-        assert total == pytest.approx(reward, abs=1e-12) and info == other
+        context, reward, over, _, other = texts.step(text)
+        assert total == pytest.approx(reward, abs=1e-12) and plain(info) == plain(other) and over == terminated
         assert tokens.tokenizer.decode(observation[observation != tokens.vocab_size]) == context
 
 
-@pytest.mark.parametrize("id", [id for id in IDS if id not in NO_CLOSED_FORM])
-def test_closed_forms_equal_simulation(id):
-    env = gym.make_vec(id, num_envs=4000, vocab_size=3, length=3)
+def returns_of_random(id, episodes, rows=1000):
+    """Return the clean returns of episodes whose tokens are uniform over the legal ones."""
+    env = gym.make_vec(id, num_envs=rows)
+    rng = np.random.default_rng(0)
     env.reset(seed=1)
-    for actions in np.random.default_rng(0).integers(0, 3, (3, 4000)):
-        *_, infos = env.step(actions)
-    returns = infos["final_info"]["reward_clean"]
-    error = returns.std() / np.sqrt(len(returns))
-    assert abs(returns.mean() - env.random_return()) < 4 * error
-    assert returns.max() == env.optimal_return() and returns.min() >= 0
+    running, finished = np.zeros(rows), []
+    while len(finished) < episodes:
+        legal = env.action_masks()
+        *_, infos = env.step(np.argmax(rng.random(legal.shape) * legal, axis=1))
+        running += np.where(infos.get("_reward_clean", False), infos.get("reward_clean", 0.0), 0.0)
+        if "final_info" in infos:
+            over = infos["_final_info"]
+            running[over] += infos["final_info"]["reward_clean"][over]
+            finished += running[over].tolist()
+            running[over] = 0.0
+    return np.array(finished)
 
 
-@pytest.mark.parametrize("id", NO_CLOSED_FORM)
+@pytest.mark.parametrize("id", EXACT)
+def test_the_exact_random_return_is_that_of_random_play(id):
+    task = gym.make(id).unwrapped.task
+    returns = returns_of_random(id, 10_000)
+    error = np.hypot(returns.std() / np.sqrt(len(returns)), task.values.random_error)
+    assert abs(returns.mean() - task.random_return()) < 4 * error + 1e-9
+
+
+@pytest.mark.parametrize("id", EXACT)
+def test_demonstrations_earn_the_exact_optimum(id):
+    episodes = 2_000
+    env = gym.make_vec(id, num_envs=episodes, autoreset_mode=AutoresetMode.DISABLED, level="utterance")
+    env.reset(seed=1)
+    engine, task = env._engine, env.task
+    returns, live = np.zeros(episodes), np.arange(episodes)
+    while live.size:
+        said = task.demonstrate(engine.said(live))
+        outcome = engine.utter([task.codec.decode(ids) for ids in said], live)
+        returns[outcome.closed] += outcome.clean
+        live = live[~outcome.terminated]
+    error = np.hypot(returns.std() / np.sqrt(episodes), task.values.optimal_error)
+    assert abs(returns.mean() - task.optimal_return()) < 4 * error + 1e-9
+    assert task.optimal_return() > task.random_return()
+
+
+@pytest.mark.parametrize("id", [id for id in IDS if id not in EXACT])
 @pytest.mark.parametrize("name", ["random_return", "optimal_return"])
-def test_a_value_without_closed_form_is_an_error(id, name):
-    with pytest.raises(NotImplementedError, match=name):
+def test_a_value_that_is_not_known_is_an_error(id, name):
+    with pytest.raises((NotImplementedError, text_envs.exact.TooLarge), match="exact"):
         getattr(gym.make(id).unwrapped, name)()
+
+
+def of_seven(values):
+    """Return the first seven rows of what `plain` made of an array or a tuple; of a dict nothing."""
+    if isinstance(values, dict):
+        return None
+    return values[1][:7] if isinstance(values[1], list) else values[:7]
+
+
+@ids
+@levels
+def test_a_row_is_the_same_in_batches_of_any_size(id, level):
+    def rows(batch):
+        env = gym.make_vec(id, num_envs=batch, level=level)
+        return plain(trajectory(env, [tuple(action[:batch]) for action in actions]))
+
+    actions = some_actions(gym.make_vec(id, num_envs=64, level=level), 12, 64)
+    few, many = rows(7), rows(64)
+    for small, large in zip(few, many, strict=True):
+        for a, b in zip(small[:4], large[:4], strict=True):  # observations, rewards, ends; infos last
+            assert of_seven(a) == of_seven(b)
+
+
+def test_string_hashes_change_nothing():
+    script = """
+import hashlib, gymnasium as gym, numpy as np, text_envs
+for id in text_envs.task_ids():
+    env = gym.make_vec(id, num_envs=5, dense=True, distractors=2, reward_noise=0.5)
+    digest = hashlib.sha256(env.reset(seed=3)[0].tobytes())
+    for actions in np.random.default_rng(0).integers(0, env.unwrapped.task.vocab_size, (40, 5)):
+        observation, reward, *_ = env.step(actions)
+        digest.update(observation.tobytes() + reward.tobytes())
+    print(id, digest.hexdigest())
+"""
+    found = []
+    for seed in ("1", "2"):
+        variables = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=variables, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert found[0] == found[1] and len(found[0].splitlines()) == len(IDS)
+
+
+def test_no_global_generator_is_touched():
+    import random
+
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    before = random.getstate(), plain(np.random.get_state())  # noqa: NPY002
+    for id in IDS:
+        for level in LEVELS:
+            env = gym.make_vec(id, num_envs=3, level=level, reward_noise=0.1)
+            trajectory(env, some_actions(env, 12, 3))
+    assert (random.getstate(), plain(np.random.get_state())) == before  # noqa: NPY002
+
+
+@ids
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_tokens_are_fine(id, data):
+    rows = 10
+    env = gym.make_vec(id, num_envs=rows, dense=data.draw(st.booleans()))
+    token = st.integers(0, env.unwrapped.task.vocab_size - 1)
+    env.reset(seed=data.draw(st.integers(0, 2**64)))
+    for _ in range(data.draw(st.integers(1, 12))):
+        actions = data.draw(st.lists(token, min_size=rows, max_size=rows))
+        observation, reward, *_ = env.step(actions)
+        assert observation in env.observation_space and np.isfinite(reward).all()
+
+
+@ids
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_text_is_fine(id, data):
+    rows = 10
+    env = gym.make_vec(id, num_envs=rows, level="utterance")
+    text = st.text(st.characters(exclude_categories=["Cs"]), max_size=min(20, env.single_action_space.max_length))
+    env.reset(seed=data.draw(st.integers(0, 2**64)))
+    for _ in range(2):
+        observation, reward, *_ = env.step(tuple(data.draw(st.lists(text, min_size=rows, max_size=rows))))
+        assert observation in env.observation_space and np.isfinite(reward).all()
 
 
 @ids
@@ -166,7 +297,13 @@ def test_every_id_takes_the_knobs_and_keeps_the_clean_reward(id, level):
         return sum(step[1] for step in steps), np.array(finals)
 
     plain_return, clean = run()
-    for keywords in ({"reward_scale": 2.0}, {"reward_delay": 2}, {"dense": True}, {"reward_noise": 0.1}):
+    for keywords in (
+        {"reward_scale": 2.0},
+        {"reward_delay": 2},
+        {"dense": True},
+        {"reward_noise": 0.1},
+        {"distractors": 3},
+    ):
         paid, same_clean = run(**keywords)
         np.testing.assert_array_equal(same_clean, clean)
         if "reward_scale" in keywords:

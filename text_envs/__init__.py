@@ -1,6 +1,8 @@
 """Text generation as Gymnasium environments. Importing this package registers its ids with Gymnasium."""
 
+from .candidates import CandidateActions, CandidateLayout, CandidateVectorActions
 from .datasets import Prompts, load_prompts
+from .proposers import FixedCandidates
 from .registration import register_all, register_task, task_ids
 from .spaces import UnicodeText
 from .tasks.base import Replies, Samples, Score, Task, Utterances
@@ -12,7 +14,11 @@ from .vector_env import TokenVectorEnv, UtteranceVectorEnv
 
 __all__ = [
     "ByteTokenizer",
+    "CandidateActions",
+    "CandidateLayout",
+    "CandidateVectorActions",
     "CharacterTokenizer",
+    "FixedCandidates",
     "Prompts",
     "Replies",
     "Samples",

@@ -1,4 +1,4 @@
-"""`python -m text_envs list` and `python -m text_envs play ID`: look at the environments from a terminal."""
+"""`python -m text_envs list | info | play | page`: look at the environments from a terminal."""
 
 from __future__ import annotations
 
@@ -7,32 +7,39 @@ import ast
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from .registration import task_ids, task_summary
-from .utterance_env import UtteranceEnv, not_a_text
+from .catalog import describe, entries, example, make
+from .page import ends, markdown, section
+from .play import play
+from .registration import task_ids
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit status."""
     parser = argparse.ArgumentParser(prog="python -m text_envs", description="Text generation environments.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="print every id and what it is")
-    play = commands.add_parser("play", help="play an environment: type what the agent would say")
-    play.add_argument("id", help="such as text_envs/Copy-v0")
-    play.add_argument("--seed", type=int, default=None, help="seed of the first episode")
-    play.add_argument("--episodes", type=int, default=0, help="stop after that many (default: never)")
-    play.add_argument(
-        *("--set", "-s"), action="append", default=[], metavar="KEY=VALUE", help="a keyword, such as length=4"
-    )
+    commands = parser.add_subparsers(required=True, metavar="list | info | play | page")
+    commands.add_parser("list", help="a table of all environments").set_defaults(command=_list)
+    info = commands.add_parser("info", help="all there is to know about one, and an example episode")
+    info.set_defaults(command=_info)
+    playing = commands.add_parser("play", help="type what the agent would say")
+    playing.add_argument("--seed", type=int, default=None, help="seed of the first episode")
+    playing.add_argument("--episodes", type=int, default=0, help="stop after that many (default: never)")
+    playing.set_defaults(command=_play)
+    for command in (info, playing):
+        command.add_argument("id", help="such as text_envs/Copy-v0")
+        command.add_argument(
+            *("--set", "-s"), action="append", default=[], metavar="KEY=VALUE", help="a keyword, such as length=4"
+        )
+    page = commands.add_parser("page", help="write a page about all environments, in Markdown")
+    page.add_argument("file", type=Path, help="such as docs/environments.md")
+    page.set_defaults(command=_page)
     options = parser.parse_args(arguments)
     try:
-        if options.command == "list":
-            print("\n".join(f"{id:28}{task_summary(id)}" for id in task_ids()), flush=True)
-            return 0
-        return run(options.id, dict(map(_keyword, options.set)), options.seed, options.episodes)
+        return options.command(options)
     except BrokenPipeError:  # the reader has seen enough, as in `list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the exit
         return 1
@@ -41,33 +48,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def run(id: str, keywords: dict[str, Any], seed: int | None, episodes: int) -> int:
-    """Let a person type the utterances of an environment until input ends."""
-    env = gym.make(id, level="utterance", **keywords).unwrapped
-    assert isinstance(env, UtteranceEnv)
-    played = 0
-    try:
-        while not episodes or played < episodes:
-            context, _ = env.reset(seed=seed if not played else None)
-            total, terminated = 0.0, False
-            while not terminated:
-                print(f"\n{context}")
-                said = input("> ")
-                if said not in env.action_space:
-                    print(not_a_text(said, env.action_space))
-                    continue
-                context, reward, terminated, _, info = env.step(said)
-                total += reward
-                print(f"reward {reward:.3f}" + "".join(_notes(info)))
-            played += 1
-            print(f"episode {played} earned {total:.3f}")
-    except (EOFError, KeyboardInterrupt):
-        print()
+def _list(options: argparse.Namespace) -> int:
+    """Print a line for each environment as soon as its values are known."""
+    print(f"{'id':<30}{'family':<13}{'turns':>6}{'V':>8}{'T':>7}{'optimal':>18}{'random':>18}", flush=True)
+    for id, entry in zip(task_ids(), entries(), strict=True):
+        if isinstance(entry, ImportError):
+            print(f"{id:<30}{entry}", flush=True)
+            continue
+        optimal, random = ends(entry.values)
+        size = f"{entry.turns:>6}{entry.vocab_size:>8,}{entry.horizon:>7,}"
+        print(f"{id:<30}{entry.family:<13}{size}{optimal:>18}{random:>18}", flush=True)
     return 0
 
 
-def _notes(info: dict[str, Any]) -> list[str]:
-    return [f", {name} {value!r}" for name, value in info.items() if name in ("completion", "reward_terms")]
+def _info(options: argparse.Namespace) -> int:
+    keywords = dict(map(_keyword, options.set))
+    entry = describe(options.id, **keywords)
+    print(section(entry, example(make(options.id, **keywords).task)))
+    return 0
+
+
+def _play(options: argparse.Namespace) -> int:
+    return play(options.id, dict(map(_keyword, options.set)), options.seed, options.episodes)
+
+
+def _page(options: argparse.Namespace) -> int:
+    text = markdown()
+    options.file.parent.mkdir(parents=True, exist_ok=True)
+    options.file.write_text(text, encoding="utf-8")
+    print(f"written to {options.file}")
+    return 0
 
 
 def _keyword(text: str) -> tuple[str, Any]:

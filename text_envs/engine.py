@@ -44,6 +44,22 @@ class Outcome(NamedTuple):
     details: Mapping[str, Any]
 
 
+class Opening(NamedTuple):
+    """What a proposer of utterances may know of n rows whose next utterance opens.
+
+    Attributes:
+        said: the contexts as the task sees them.
+        random: the numbers of their seeds, episodes and turns.
+    """
+
+    said: Utterances
+    random: RowRandom
+
+
+class Illegal(str):
+    """An empty text that earns the invalid reward, whatever the tokenizer: for a choice that is masked."""
+
+
 class Engine:
     """B episodes of one task.
 
@@ -60,10 +76,12 @@ class Engine:
         reward_scale: factor on every reward.
         reward_noise: standard deviation of normal noise, drawn once per closed utterance from its row's
             seed, its episode and its tokens.
+        distractors: D, random tokens before each prompt, neither end nor special tokens; no task sees them.
 
     Attributes:
         tokens: (B, L) int64, contexts, right-padded with V.
         length: (B,) tokens in each context.
+        context_length: L, the task's and D.
 
     Raises:
         TypeError: if `dense` is no bool, or a size or a factor no number.
@@ -79,6 +97,7 @@ class Engine:
         reward_delay: int | None = None,
         reward_scale: float = 1.0,
         reward_noise: float = 0.0,
+        distractors: int = 0,
     ) -> None:
         if not isinstance(dense, bool | np.bool_):
             raise TypeError(f"dense is True or False, got {dense!r} ({type(dense).__name__})")
@@ -92,13 +111,16 @@ class Engine:
             at_least(1, reward_delay, "reward_delay")
         self._pay_every = reward_delay or (1 if dense else None)  # tokens; None: only when an utterance closes
         self._replies = type(task).reply is not Task.reply
-        self._restricts = type(task).action_mask is not Task.action_mask
+        self._restricts = task.restricts
 
-        shape = num_rows, task.context_length
+        self._distractors = at_least(0, distractors, "distractors")
+        self._irrelevant = _ordinary_tokens(task) if distractors else np.empty(0, np.int64)
+        self.context_length = task.context_length + distractors
+        shape = num_rows, self.context_length
         self.tokens = np.full(shape, task.vocab_size, np.int64)
         self.length = np.zeros(num_rows, np.int64)
         self._all: Rows = np.arange(num_rows)
-        self._offset = self._all * task.context_length  # of each row in the flat tokens
+        self._offset = self._all * self.context_length  # of each row in the flat tokens
         self._prompt = np.zeros(num_rows, np.int64)  # tokens of the prompt
         self._start = np.zeros(num_rows, np.int64)  # where the current utterance starts
         self._limit = np.zeros(num_rows, np.int64)  # the length at which the budget closes it
@@ -129,10 +151,13 @@ class Engine:
         where = slice(None) if rows is None else rows
         self._episode[where] += 1
         samples = self.task.sample(RowRandom(self._seed[where], self._episode[where], Stream.PROMPT))
-        length = self._checked_lengths(samples)
-        block = np.full((len(samples.tokens), self.tokens.shape[1]), self.task.vocab_size, np.int64)
-        block[:, : samples.tokens.shape[1]] = samples.tokens
-        self.tokens[where] = block
+        before = self._distractors
+        length = self._checked_lengths(samples) + before
+        self.tokens[where] = self.task.vocab_size
+        self.tokens[where, before : before + samples.tokens.shape[1]] = samples.tokens
+        if before:
+            random = RowRandom(self._seed[where], self._episode[where], Stream.DISTRACTORS)
+            self.tokens[where, :before] = self._irrelevant[random.integers(len(self._irrelevant), before)]
         self.length[where] = self._prompt[where] = length
         self._turn[where] = 0
         for name, values in samples.columns.items():
@@ -165,8 +190,8 @@ class Engine:
         """Append a whole utterance to each row and close it.
 
         An utterance is its text's tokens, then the end token where the task has one; the budget closes a
-        longer one early. A text that has no tokens is no more legal than a masked action: nothing is
-        appended and it earns the invalid reward.
+        longer one early. A text that has no tokens, or is `Illegal`, is no more legal than a masked action:
+        nothing is appended and it earns the invalid reward.
 
         Raises:
             ResetNeeded: if the last step failed.
@@ -174,24 +199,27 @@ class Engine:
         if self._half_done:
             raise ResetNeeded(_HALF_DONE)
         acting = self._all if rows is None else rows
-        masked = np.array([bool(self.task.codec.unknown(text)) for text in texts], np.bool_)
+        encoded = [self._encode(text) for text in texts]
+        masked = np.array([ids is None for ids in encoded], np.bool_)
         end = [] if self.task.end_token_id is None else [self.task.end_token_id]
-        encode = self.task.codec.encode
-        spoken = [[] if bad else encode(text) + end for text, bad in zip(texts, masked, strict=True)]
-        tokens, lengths = pad(spoken, self.task.vocab_size)
-        closed = masked.copy()
+        tokens, lengths = pad([[] if ids is None else ids + end for ids in encoded], self.task.vocab_size)
         self._half_done = True
-        for t in range(tokens.shape[1]):
-            going = np.flatnonzero(~closed & (t < lengths))
-            if not going.size:
-                break
-            closed[going], bad = self._append(tokens[going, t], acting[going])
-            if bad is not None:
-                masked[going] |= bad
-                self._restrict(acting[going[~closed[going]]])
+        if self._legal is None:
+            self._append_whole(tokens, lengths, acting)
+        else:
+            masked = self._append_while_legal(tokens, lengths, acting, masked)
         outcome = self._settle(np.ones(len(acting), np.bool_), masked, rows)
         self._half_done = False
         return outcome
+
+    def said(self, rows: Rows | None = None) -> Utterances:
+        """Return what the task sees of rows: the contexts without distractors, and where the utterance starts."""
+        where = slice(None) if rows is None else rows
+        columns = {name: values[where] for name, values in self._columns.items()}
+        tokens, start, length = self.tokens[where], self._start[where], self.length[where]
+        if before := self._distractors:
+            tokens, start, length = tokens[:, before:], start - before, length - before
+        return Utterances(tokens, start, length, self._turn[where], columns)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return (B, V), True where an action is legal, in a fresh array."""
@@ -203,6 +231,11 @@ class Engine:
     def restricts(self) -> bool:
         """Whether the task ever masks an action."""
         return self._restricts
+
+    def opening(self, rows: Rows) -> Opening:
+        """Return what is known of rows between two utterances."""
+        random = RowRandom(self._seed[rows], self._episode[rows], Stream.CANDIDATES).fold(self._turn[rows])
+        return Opening(self.said(rows), random)
 
     def context(self, row: int) -> str:
         """Return a row's context as text."""
@@ -239,6 +272,45 @@ class Engine:
         acting = self._all if rows is None else rows
         masked = ~self._legal[acting, actions]
         return closed | masked, masked
+
+    def _encode(self, text: str) -> list[int] | None:
+        """Return the tokens of a text, None where it has none or is `Illegal`."""
+        if isinstance(text, Illegal):
+            return None
+        try:
+            return self.task.codec.encode(text)
+        except ValueError:
+            if self.task.codec.unknown(text):
+                return None
+            raise
+
+    def _append_whole(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64], acting: Rows) -> None:
+        """Append (n, U) tokens of (n,) lengths, up to the end token or the budget."""
+        length = self.length[acting]
+        at = np.arange(tokens.shape[1])
+        if self.task.end_token_id is not None and len(at):
+            ends = tokens == self.task.end_token_id
+            lengths = np.minimum(lengths, np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, len(at)))
+        lengths = np.minimum(lengths, self._limit[acting] - length)
+        spoken = at < lengths[:, None]
+        places = (self._offset[acting] + length)[:, None] + at
+        self._flat()[places[spoken]] = tokens[spoken]
+        self.length[acting] = length + lengths
+
+    def _append_while_legal(
+        self, tokens: NDArray[np.int64], lengths: NDArray[np.int64], acting: Rows, unknown: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Append tokens one by one where a task restricts them; return (n,) where one was masked or unknown."""
+        masked, closed = unknown.copy(), unknown.copy()
+        for t in range(tokens.shape[1]):
+            going = np.flatnonzero(~closed & (t < lengths))
+            if not going.size:
+                break
+            closed[going], bad = self._append(tokens[going, t], acting[going])
+            assert bad is not None
+            masked[going] |= bad
+            self._restrict(acting[going[~closed[going]]])
+        return masked
 
     def _settle(self, closed: NDArray[np.bool_], masked: NDArray[np.bool_] | None, rows: Rows | None) -> Outcome:
         """Score and pay what is due, let the task reply to closed utterances, and open the next ones.
@@ -282,7 +354,7 @@ class Engine:
     def _due(self, closed: NDArray[np.bool_], ends: Rows, rows: Rows | None) -> Rows | None:
         """Return which of the n acting rows are paid now; None: all."""
         if self._pay_every is None or not closed.size:
-            return ends
+            return None if 0 < ends.size == closed.size else ends
         if self._pay_every == 1:
             return None
         where = slice(None) if rows is None else rows
@@ -295,7 +367,7 @@ class Engine:
         """Return the (n,) values of rows' utterances, the rows a task scored, and its details on them."""
         acting = self._all if rows is None else rows
         if masked is None or not masked.any():
-            score = self.task.score(self._said(rows))
+            score = self.task.score(self.said(rows))
             if score.value.shape != acting.shape:
                 raise ValueError(
                     f"{type(self.task).__name__}.score returned values of shape {score.value.shape} for "
@@ -309,27 +381,22 @@ class Engine:
             value[~masked], _, details = self._score(scored, None)
         return value, scored, details
 
-    def _said(self, rows: Rows | None) -> Utterances:
-        where = slice(None) if rows is None else rows
-        columns = {name: values[where] for name, values in self._columns.items()}
-        return Utterances(self.tokens[where], self._start[where], self.length[where], self._turn[where], columns)
-
     def _open(self, where: Any) -> None:
         """Open the next utterance at the end of the contexts."""
         length = self.length[where]
         self._start[where] = length
-        self._limit[where] = np.minimum(length + self.task.max_new_tokens, self.task.context_length)
+        self._limit[where] = np.minimum(length + self.task.max_new_tokens, self.context_length)
         self._paid[where] = 0.0
 
     def _answer(self, rows: Rows) -> NDArray[np.bool_]:
         """Append the task's replies to closed utterances; return (k,) where the episode ends."""
         random = RowRandom(self._seed[rows], self._episode[rows], Stream.REPLY).fold(self._turn[rows])
-        replies = self.task.reply(self._said(rows), random)
+        replies = self.task.reply(self.said(rows), random)
         self._turn[rows] += 1
         if replies is None:
             return np.ones(len(rows), np.bool_)
         length = self.length[rows]
-        room = self.task.context_length - length
+        room = self.context_length - length
         if (replies.lengths > room).any():
             worst = int(np.argmax(replies.lengths - room))
             raise ValueError(
@@ -341,7 +408,7 @@ class Engine:
         places = (self._offset[rows] + length)[:, None] + at
         self._flat()[places[spoken]] = replies.tokens[spoken]
         self.length[rows] = length + replies.lengths
-        over = replies.over | (self.length[rows] == self.task.context_length)
+        over = replies.over | (self.length[rows] == self.context_length)
         self._open(rows[~over])
         return over
 
@@ -354,7 +421,7 @@ class Engine:
         if self._legal is None or (rows is not None and not rows.size):
             return
         where = slice(None) if rows is None else rows
-        legal = self.task.action_mask(self._said(rows))
+        legal = self.task.action_mask(self.said(rows))
         self._legal[where] = True if legal is None else legal
         stuck = ~self._legal[where].any(axis=1)
         if stuck.any():
@@ -381,6 +448,12 @@ class Engine:
                 f"array of width {width}; a prompt has 1 to max_prompt_tokens={room} tokens"
             )
         return width if samples.lengths is None else samples.lengths
+
+
+def _ordinary_tokens(task: Task) -> NDArray[np.int64]:
+    """Return the ids that are neither end nor special tokens."""
+    special = [*getattr(task.tokenizer, "all_special_ids", []), task.end_token_id]
+    return np.array([i for i in range(task.vocab_size) if i not in special], np.int64)
 
 
 def _finite(value: float, name: str) -> float:

@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import gymnasium as gym
+from gymnasium.vector import VectorEnv
 
+from .candidates import CandidateActions, CandidateVectorActions
 from .tasks.base import Task
 from .token_env import TokenEnv
 from .utterance_env import UtteranceEnv
 from .vector_env import TokenVectorEnv, UtteranceVectorEnv
 
-Level = Literal["token", "utterance"]
+Level = Literal["token", "utterance", "candidate"]
 NAMESPACE = __package__
 
 TASKS: dict[str, str] = {  # name in the id -> module:class
+    "Bandit": f"{__package__}.tasks.bandit:Bandit",
     "Copy": f"{__package__}.tasks.copy:Copy",
     "Reverse": f"{__package__}.tasks.reverse:Reverse",
+    "Sort": f"{__package__}.tasks.sort:Sort",
+    "Recall": f"{__package__}.tasks.recall:Recall",
     "Password": f"{__package__}.tasks.password:Password",
+    "Delay": f"{__package__}.tasks.delay:Delay",
+    "Brackets": f"{__package__}.tasks.brackets:Brackets",
+    "Arithmetic": f"{__package__}.tasks.arithmetic:Arithmetic",
+    "Pattern": f"{__package__}.tasks.pattern:Pattern",
+    "Lipogram": f"{__package__}.tasks.lipogram:Lipogram",
+    "NGram": f"{__package__}.tasks.ngram:NGram",
+    "GuessNumber": f"{__package__}.tasks.guess_number:GuessNumber",
+    "TwentyQuestions": f"{__package__}.tasks.twenty_questions:TwentyQuestions",
+    "Mastermind": f"{__package__}.tasks.mastermind:Mastermind",
+    "Wordle": f"{__package__}.tasks.wordle:Wordle",
     "Sentiment": f"{__package__}.tasks.sentiment:Sentiment",
+    "Keywords": f"{__package__}.tasks.keywords:Keywords",
+    "Readability": f"{__package__}.tasks.readability:Readability",
+    "Summarize": f"{__package__}.tasks.summarize:Summarize",
+    "Style": f"{__package__}.tasks.style:Style",
+    "ReasoningGym": f"{__package__}.adapters.reasoning_gym:ReasoningGym",
+    "TextArena": f"{__package__}.adapters.textarena:TextArena",
 }
 
 
 def task_ids() -> list[str]:
     """Return the ids of all environments of this package."""
     return [f"{NAMESPACE}/{name}-v0" for name in TASKS]
-
-
-def task_summary(id: str) -> str:
-    """Return the first line of a task's docstring."""
-    return (inspect.getdoc(_task(gym.spec(id).kwargs["task"])) or "").partition("\n")[0]
 
 
 def register_task(id: str, task: str) -> None:
@@ -62,37 +78,52 @@ def make_env(task: str, *, level: Level = "token", **keywords: Any) -> gym.Env:
 
     Args:
         task: "module:class".
-        level: "token" or "utterance", what a step says.
-        keywords: the environment's and the task's arguments, each known to one of them.
+        level: "token" or "utterance", what a step says; or "candidate", which of `k` proposed utterances.
+        keywords: the environment's and the task's arguments, each known to one of them; at level "candidate" also
+            those of `CandidateActions`.
 
     Raises:
-        ValueError: if the level is neither.
+        ValueError: if there is no such level.
         TypeError: if neither the environment nor the task knows a keyword.
     """
+    if level == "candidate":
+        return _make_candidates(CandidateActions, UtteranceEnv, task, keywords)
     return _make(TokenEnv if _is_token(level) else UtteranceEnv, task, keywords)
 
 
-def make_vector_env(task: str, num_envs: int = 1, *, level: Level = "token", **keywords: Any) -> TokenVectorEnv:
+def make_vector_env(task: str, num_envs: int = 1, *, level: Level = "token", **keywords: Any) -> VectorEnv:
     """Make a batched environment; Gymnasium's vector entry point. See `make_env`."""
-    environment = TokenVectorEnv if _is_token(level) else UtteranceVectorEnv
-    return _make(environment, task, {"num_envs": num_envs, **keywords})
+    keywords["num_envs"] = num_envs
+    if level == "candidate":
+        return _make_candidates(CandidateVectorActions, UtteranceVectorEnv, task, keywords)
+    return _make(TokenVectorEnv if _is_token(level) else UtteranceVectorEnv, task, keywords)
 
 
 def _is_token(level: str) -> bool:
     if level not in ("token", "utterance"):
-        raise ValueError(f'level is "token" or "utterance", got {level!r}')
+        raise ValueError(f'level is "token", "utterance" or "candidate", got {level!r}')
     return level == "token"
 
 
-def _make(environment: Callable[..., Any], path: str, keywords: dict[str, Any]) -> Any:
-    """Give each keyword to the environment or the task, whichever knows it."""
+def _make_candidates(
+    wrapper: Callable[..., Any], environment: Callable[..., Any], path: str, keywords: dict[str, Any]
+) -> Any:
+    """Give each keyword to the wrapper, the environment or the task."""
+    ours = _names(wrapper) - {"env"}
+    others = {keyword: value for keyword, value in keywords.items() if keyword not in ours}
+    env = _make(environment, path, others, also=ours)
+    return wrapper(env, **{keyword: value for keyword, value in keywords.items() if keyword in ours})
+
+
+def _make(environment: Callable[..., Any], path: str, keywords: dict[str, Any], also: Collection[str] = ()) -> Any:
+    """Give each keyword to the environment or the task, whichever knows it; an error lists `also` with theirs."""
     task = _task(path)
     ours, its = _names(environment) - {"task"}, _names(task)
     unknown = [keyword for keyword in keywords if keyword not in ours | its]
     if unknown:
         raise TypeError(
             f"{task.__name__} has no keyword {', '.join(map(repr, unknown))}. Its own: {_listed(its)}. "
-            f"Every environment's: {_listed(ours | {'level'})}"
+            f"Every environment's: {_listed(ours | {'level', *also})}"
         )
     built = task(**{keyword: value for keyword, value in keywords.items() if keyword in its})
     return environment(built, **{keyword: value for keyword, value in keywords.items() if keyword in ours})

@@ -27,6 +27,7 @@ class SingleEnv(TaskAttributes, gym.Env[ObsType, ActType], Generic[ObsType, ActT
         reward_delay: pay the dense reward every n tokens, the remainder at the end.
         reward_scale: factor on every reward.
         reward_noise: standard deviation of noise on the reward of a closed utterance.
+        distractors: irrelevant random tokens before each prompt.
         render_mode: None, "ansi" or "human".
     """
 
@@ -40,6 +41,7 @@ class SingleEnv(TaskAttributes, gym.Env[ObsType, ActType], Generic[ObsType, ActT
         reward_delay: int | None = None,
         reward_scale: float = 1.0,
         reward_noise: float = 0.0,
+        distractors: int = 0,
         render_mode: str | None = None,
     ) -> None:
         self.task = task
@@ -51,6 +53,7 @@ class SingleEnv(TaskAttributes, gym.Env[ObsType, ActType], Generic[ObsType, ActT
             reward_delay=reward_delay,
             reward_scale=reward_scale,
             reward_noise=reward_noise,
+            distractors=distractors,
         )
         self.observation_space, self.action_space = self._spaces()
         self._seeded = False

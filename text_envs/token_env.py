@@ -49,15 +49,15 @@ class TokenEnv(SingleEnv[NDArray[np.int64], np.int64]):
         return self._engine.action_masks()[0]
 
     def _spaces(self) -> tuple[spaces.Box, spaces.Discrete]:
-        return token_context(self.task), spaces.Discrete(self.task.vocab_size)
+        return token_context(self.task, self._engine.context_length), spaces.Discrete(self.task.vocab_size)
 
     def _observe(self) -> NDArray[np.int64]:
         return self._engine.tokens[0].copy()
 
 
-def token_context(task: Task) -> spaces.Box:
+def token_context(task: Task, context_length: int) -> spaces.Box:
     """Return the space of a context's token ids, padding included."""
-    return spaces.Box(0, task.vocab_size, (task.context_length,), np.int64)
+    return spaces.Box(0, task.vocab_size, (context_length,), np.int64)
 
 
 def not_a_token(action: Any, vocab_size: int) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from .spaces import first_surrogate
 
 END = "<end>"
@@ -63,14 +65,14 @@ class _TableTokenizer:
         Raises:
             ValueError: if an id is outside 0..V-1.
         """
-        ids = [int(i) for i in ids]
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise ValueError(
-                    f"id {i} is outside 0..{self.vocab_size - 1}; the observation's padding is "
-                    f"{self.vocab_size}, cut it off before decoding"
-                )
-        return [i for i in ids if i != self.end_token_id]
+        said: list[int] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        if said and not (min(said) >= 0 and max(said) < self.vocab_size):
+            wrong = next(i for i in said if not 0 <= i < self.vocab_size)
+            raise ValueError(
+                f"id {wrong} is outside 0..{self.vocab_size - 1}; the observation's padding is "
+                f"{self.vocab_size}, cut it off before decoding"
+            )
+        return [i for i in said if i != self.end_token_id] if self.end_token_id in said else said
 
 
 class CharacterTokenizer(_TableTokenizer):
@@ -128,7 +130,7 @@ class CharacterTokenizer(_TableTokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the characters of ids, without end tokens."""
-        return "".join(self.vocabulary[i] for i in self._visible(ids))
+        return "".join(map(self.vocabulary.__getitem__, self._visible(ids)))
 
     def unknown(self, text: str) -> list[str]:
         """Return the characters that are not in the alphabet."""
@@ -183,7 +185,7 @@ class WordTokenizer(_TableTokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the words of ids with single spaces between them, without end tokens."""
-        return " ".join(self.vocabulary[i] for i in self._visible(ids))
+        return " ".join(map(self.vocabulary.__getitem__, self._visible(ids)))
 
     def unknown(self, text: str) -> list[str]:
         """Return the words that are not in the vocabulary."""

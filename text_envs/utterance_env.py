@@ -35,7 +35,7 @@ class UtteranceEnv(SingleEnv[str, str]):
         return self._finish(self._engine.utter([action]))
 
     def _spaces(self) -> tuple[UnicodeText, UnicodeText]:
-        return text_of(self.task, self.task.context_length), text_of(self.task, self.task.max_new_tokens)
+        return text_of(self.task, self._engine.context_length), text_of(self.task, self.task.max_new_tokens)
 
     def _observe(self) -> str:
         return self._engine.context(0)

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from .attributes import METADATA, TaskAttributes, check_render_mode
-from .engine import Engine, Outcome, Rows
+from .engine import Engine, Opening, Outcome, Rows
 from .streams import as_seed
 from .tasks.base import Task, at_least
 from .token_env import not_a_token, token_context
@@ -35,6 +35,7 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
         reward_delay: pay the dense reward every n tokens, the remainder at the end.
         reward_scale: factor on every reward.
         reward_noise: standard deviation of noise on the reward of a closed utterance.
+        distractors: irrelevant random tokens before each prompt.
         autoreset_mode: SAME_STEP (the ended row's last observation and info are in `final_obs` and
             `final_info`), NEXT_STEP, or DISABLED (pass `options={"reset_mask": mask}` to `reset`).
         max_episode_steps: truncate an episode after that many steps; None: never.
@@ -50,6 +51,7 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
         reward_delay: int | None = None,
         reward_scale: float = 1.0,
         reward_noise: float = 0.0,
+        distractors: int = 0,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
@@ -67,6 +69,7 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
             reward_delay=reward_delay,
             reward_scale=reward_scale,
             reward_noise=reward_noise,
+            distractors=distractors,
         )
         self.num_envs = self._engine.num_rows
         self.single_observation_space, self.single_action_space = self._spaces()
@@ -164,7 +167,7 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
     # What UtteranceVectorEnv does differently.
 
     def _spaces(self) -> tuple[spaces.Space, spaces.Space]:
-        return token_context(self.task), spaces.Discrete(self.task.vocab_size)
+        return token_context(self.task, self._engine.context_length), spaces.Discrete(self.task.vocab_size)
 
     def _act(self, actions: Any, rows: Rows | None) -> Outcome:
         tokens = np.asarray(actions)
@@ -184,8 +187,8 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
     def _observe(self) -> Any:
         return self._engine.tokens.copy()
 
-    def _observe_rows(self, rows: Rows) -> list[Any]:
-        return list(self._engine.tokens[rows])
+    def _observe_rows(self, rows: Rows | None) -> list[Any]:
+        return list(self._engine.tokens.copy() if rows is None else self._engine.tokens[rows])
 
     # Reset.
 
@@ -229,9 +232,9 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
         self, infos: dict[str, Any], outcome: Outcome, terminated: NDArray[np.bool_], over: NDArray[np.bool_]
     ) -> None:
         """Put the ended rows' last observations and infos aside, and begin their next episodes."""
-        rows = np.flatnonzero(over)
+        rows = None if over.all() else np.flatnonzero(over)
         final_obs = np.full(self.num_envs, None, object)
-        final_obs[rows] = _objects(self._observe_rows(rows))
+        final_obs[over] = _objects(self._observe_rows(rows))
         final_info: dict[str, Any] = {}
         self._add_outcome(final_info, outcome, over)
         self._add_legal(final_info, over & ~terminated)
@@ -239,7 +242,7 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
         infos["final_info"], infos["_final_info"] = final_info, over
         self._add_outcome(infos, outcome, ~over)
         self._engine.begin(rows)
-        self._elapsed[rows] = 0
+        self._elapsed[over] = 0
         self._add_legal(infos, np.ones(self.num_envs, np.bool_))
 
     # Infos, as SyncVectorEnv would build them from the rows' own.
@@ -293,10 +296,17 @@ class UtteranceVectorEnv(TokenVectorEnv):
 
     Observations and actions are tuples of B texts; the task's reward is called once a step, for all rows. See
     `UtteranceEnv` for the meaning of an utterance and `TokenVectorEnv` for the arguments.
+
+    Attributes:
+        ended_tokens: (n, L) last contexts of the rows whose episodes the last SAME_STEP reset ended.
+        cut: what is known of those of them that were truncated, whose next utterance was open.
     """
 
+    ended_tokens: NDArray[np.int64]
+    cut: Opening
+
     def _spaces(self) -> tuple[spaces.Space, spaces.Space]:
-        return text_of(self.task, self.task.context_length), text_of(self.task, self.task.max_new_tokens)
+        return text_of(self.task, self._engine.context_length), text_of(self.task, self.task.max_new_tokens)
 
     def _act(self, actions: Any, rows: Rows | None) -> Outcome:
         if isinstance(actions, str) or len(actions) != self.num_envs:
@@ -311,8 +321,15 @@ class UtteranceVectorEnv(TokenVectorEnv):
     def _observe(self) -> tuple[str, ...]:
         return tuple(map(self._engine.context, range(self.num_envs)))
 
-    def _observe_rows(self, rows: Rows) -> list[str]:
-        return [self._engine.context(row) for row in rows]
+    def _reset_same_step(
+        self, infos: dict[str, Any], outcome: Outcome, terminated: NDArray[np.bool_], over: NDArray[np.bool_]
+    ) -> None:
+        self.ended_tokens = self._engine.tokens[over]
+        self.cut = self._engine.opening(np.flatnonzero(over & ~terminated))
+        super()._reset_same_step(infos, outcome, terminated, over)
+
+    def _observe_rows(self, rows: Rows | None) -> list[str]:
+        return [self._engine.context(row) for row in (range(self.num_envs) if rows is None else rows)]
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:

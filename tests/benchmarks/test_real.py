@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 import text_envs
 from agents.backbone import load_model
 from agents.export import fast_tokenizer
-from benchmarks import real
+from benchmarks import real, real_report
 from benchmarks.suites import Experiment
 from text_envs.sources import smollm2
 
@@ -102,7 +102,7 @@ def test_best_of_is_better_and_ppo_learns(experiment: Experiment) -> None:
         {"experiment": {"agent": agent}, **row}
         for agent, row in (("reference", reference), ("best of 4", best), ("PPO", trained))
     ]
-    table, curves, side_by_side = real.sections(json.loads(json.dumps(rows)))
+    table, curves, side_by_side = real_report.sections(json.loads(json.dumps(rows)))
     assert [row[0].text for row in table.tables[0].rows] == ["reference", "best of 4", "PPO"]
     assert len(curves.figures) == 3 and all("<svg" in figure.svg for figure in curves.figures)
     assert len(side_by_side.tables[0].rows) == real.SIDE_BY_SIDE

@@ -1,8 +1,7 @@
-import csv
-import json
+import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from text_envs.datasets import Prompts, load_prompts
@@ -10,78 +9,24 @@ from text_envs.datasets import Prompts, load_prompts
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"])).filter(str.strip)
 
 
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    return path
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(texts, texts), min_size=1))
-def test_files_give_back_what_was_written(tmp_path_factory, records):
-    folder = tmp_path_factory.mktemp("prompts")
-    expected = Prompts(tuple(t for t, _ in records), {"note": tuple(n for _, n in records)})
-    with (folder / "a.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "note"), *records])
-    assert load_prompts(folder / "a.csv") == expected
-    write(folder / "a.jsonl", "".join(json.dumps({"text": t, "note": n}) + "\n" for t, n in records))
-    assert load_prompts(str(folder / "a.jsonl")) == expected
-    write(folder / "a.txt", "\r\n\n".join(t for t, _ in records))
-    assert load_prompts(folder / "a.txt").texts == tuple(t.strip() for t, _ in records)
-
-
-def test_columns_and_byte_order_marks(tmp_path):
-    path = write(tmp_path / "a.csv", '\ufefftitle,rating\n"two\nlines, quoted",3\n')
-    assert load_prompts(path, column="title") == Prompts(("two\nlines, quoted",), {"rating": ("3",)})
-    path = write(tmp_path / "a.jsonl", '{"text": "a", "n": 1}\n\n{"text": "b", "m": 2}\n')
-    assert load_prompts(path).columns == {"n": (1, None), "m": (None, 2)}
-
-
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "remedy"),
     [
-        ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', 'a.jsonl:2: not JSON: .*the line is \'{"text": "b"\\\\n\''),
-        ("a.jsonl", '{"text": "a"}\n["b"]\n', "a.jsonl:2: a line is an object"),
-        (
-            "a.jsonl",
-            '{"text": "a"}\n\n{"prompt": "b", "n": 1}\n',
-            "a.jsonl:3: no column 'text', only 'prompt', 'n'",
-        ),
-        ("a.jsonl", '{"text": 3}\n', "a.jsonl:1: 'text' is a text with at least one word, got 3"),
-        ("a.jsonl", '{"text": "a\\ud800"}\n', "a.jsonl:1: 'text' holds a lone surrogate, .* at 1, .*mend it with"),
-        ("a.jsonl", "{}\n".format("[" * 200_000), r"a.jsonl:1: too deeply nested .*the line is '\[{200}'$"),
-        ("a.csv", "text,n,n,text,m\na,1,2,b,3\n", "a.csv:1: the header has 'text', 'n' more than once; rename"),
-        ("a.jsonl", "\n", "a.jsonl: no prompts"),
-        ("a.csv", "title,n\na,1\n", "a.csv:2: no column 'text', only 'title', 'n'; pass column="),
-        ("a.csv", "text,n\na,1\nb\n", "a.csv:3: 1 fields under a header of 2, text, n"),
-        ("a.csv", "text,n\na,1\nb,2,3\n", "a.csv:3: 3 fields under a header of 2"),
-        ("a.csv", 'text,n\n"a"b,1\n', "a.csv:2: not CSV"),
-        ("a.csv", "text,n\n ,1\n", "a.csv:2: 'text' is a text with at least one word, got ' '"),
-        ("a.csv", "", "a.csv: no prompts"),
-        ("a.txt", b"fine\n\xff\n", "a.txt:2: not UTF-8"),
-        ("a.txt", "", "a.txt: no prompts"),
-        ("a.docx", "x", "the suffix is '.docx'; prompts are read from .txt, .csv, .jsonl"),
+        ("movie_review", "did you mean 'movie_reviews'"),
+        ("owner/name", 'pass a path, a name, a list of texts or "hub:owner/name"'),
     ],
 )
-def test_what_does_not_parse_is_named_by_file_and_line(tmp_path, name, content, message):
-    with pytest.raises(ValueError, match=message):
-        load_prompts(write(tmp_path / name, content))
-
-
-def test_a_source_that_does_not_exist_is_named():
+def test_a_source_that_does_not_exist_is_named(name, remedy):
     with pytest.raises(
-        FileNotFoundError, match=r"'reviews' is neither a file nor a named source \(movie_reviews\)"
+        FileNotFoundError, match=rf"'{name}' is .* \(movie_reviews, product_reviews, .*\); {remedy}"
     ):
-        load_prompts("reviews")
+        load_prompts(name)
 
 
 def test_lists_and_prompts_pass():
     assert load_prompts(["a", "b"]).texts == ("a", "b")
     assert load_prompts(prompts := Prompts(("a",))) is prompts
     assert len(load_prompts()) == 60
-
-
-def test_a_suffix_may_be_in_capitals(tmp_path):
-    assert load_prompts(write(tmp_path / "A.TXT", "a\n")).texts == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +40,21 @@ def test_a_suffix_may_be_in_capitals(tmp_path):
 def test_lists_of_other_things_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         load_prompts(bad)
+
+
+def test_what_is_no_source_is_refused():
+    with pytest.raises(TypeError, match="got 3; pass a list of texts or a path"):
+        load_prompts(3)
+    with pytest.raises(FileNotFoundError, match="prompts='' is neither a file"):
+        load_prompts("")  # not the folder one stands in
+
+
+def test_blank_texts_can_be_left_out():
+    assert load_prompts(["a", " ", None], skip_blank=True).texts == ("a",)
+    with pytest.raises(ValueError, match="prompt 1 is a text .*, got 3"):
+        load_prompts(["a", 3], skip_blank=True)
+    with pytest.raises(ValueError, match="no prompts"):
+        load_prompts([" "], skip_blank=True)
 
 
 def test_a_generator_can_be_read_once():
@@ -132,6 +92,28 @@ def test_splits_are_disjoint_complete_and_stable(all_texts, data):
     for text in some.texts:
         part = "test" if text in parts["test"] else "train" if text in parts["train"] else None
         assert part is None or text in some.split(part).texts
+
+
+@given(texts, st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]), st.sampled_from([" ", "\t", "\u2003", "\u00a0\n"]))
+@example("é ﬁ Å ǆ", "NFKD", " ")
+@example("\u0345\u0313 ᾳ", "NFD", " ")  # casefolding takes the marks apart from their order
+def test_other_spellings_of_a_text_are_in_the_same_split(text, form, space):
+    spellings = (unicodedata.normalize(form, text), text.casefold(), space + space.join(text.split(" ")) + space)
+    prompts = Prompts((text, *spellings))
+    parts = [part for part in ("train", "test") if _has(prompts, part)]
+    assert len(parts) == 1 and len(prompts.split(parts[0])) == len(prompts)
+
+
+def _has(prompts, part):
+    try:
+        return bool(len(prompts.split(part)))
+    except ValueError:
+        return False
+
+
+def test_splits_of_earlier_versions_stand():
+    prompts = Prompts(("The film", "Čapek", "to  BE", "日本語", "straße", "naïve", "five"))
+    assert prompts.split("test").texts == ("to  BE", "straße", "five")
 
 
 def test_a_fifth_is_for_testing():

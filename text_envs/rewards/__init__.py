@@ -1,24 +1,34 @@
 """Rewards: functions of prompts and completions, one short file per family."""
 
-from .base import (
-    Reward,
-    RewardError,
-    RewardFunction,
-    WeightedSum,
-    conversational,
-    load_reward,
-    per_sample,
-)
-from .lexical import Keywords, Length, Repetition
+from .adapters import conversational, per_sample
+from .base import Reward, WeightedSum, load_reward
+from .cache import Cached
+from .calling import RewardError, RewardFunction
+from .classifier import Classifier
+from .fluency import Fluency
+from .grammar import GrammarErrors
+from .lexical import Keywords, Length, Lipogram, Regex, Repetition
+from .overlap import BLEU, ROUGE, ChrF
 from .sentiment import VaderSentiment
+from .similarity import Similarity
 
 __all__ = [
+    "BLEU",
+    "Cached",
+    "ChrF",
+    "Classifier",
+    "Fluency",
+    "GrammarErrors",
     "Keywords",
     "Length",
+    "Lipogram",
+    "ROUGE",
+    "Regex",
     "Repetition",
     "Reward",
     "RewardError",
     "RewardFunction",
+    "Similarity",
     "VaderSentiment",
     "WeightedSum",
     "conversational",

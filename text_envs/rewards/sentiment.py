@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from functools import cached_property
+from typing import Any
 
 from .base import Reward
+from .packages import missing
 
 
 class VaderSentiment(Reward):
@@ -18,19 +20,17 @@ class VaderSentiment(Reward):
     """
 
     def __init__(self) -> None:
+        _ = self._analyzer  # now, so that a missing package is told early
+
+    @cached_property
+    def _analyzer(self) -> Any:
         try:
             from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
         except ImportError as error:
-            raise ImportError(
-                "the sentiment reward needs the package vaderSentiment: pip install 'text-envs[rewards]', or "
-                "pass a reward of your own with reward="
-            ) from error
-        self._analyzer = SentimentIntensityAnalyzer()
+            raise missing("the sentiment reward", "vaderSentiment", "rewards") from error
+        return SentimentIntensityAnalyzer()
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """Return the compound score of each completion; the prompt does not count."""
-        return [self._analyzer.polarity_scores(completion)["compound"] for completion in completions]
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        """Pickle without the lexicon, which is read again."""
-        return type(self), ()
+        score = self._analyzer.polarity_scores
+        return [score(completion)["compound"] for completion in completions]

@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..streams import RowRandom
+from .. import exact
+from ..streams import RowRandom, Stream
 from ..tokenizer import as_tokenizer
 
 
@@ -89,6 +91,9 @@ class Replies:
     over: NDArray[np.bool_]
 
 
+SAMPLED_PROMPTS = 1000  # for exact values, where there are too many to solve each
+
+
 class Task(ABC):
     """Where prompts come from and what an utterance earns.
 
@@ -109,9 +114,13 @@ class Task(ABC):
         vocab_size: V, the number of actions; V itself pads observations.
         end_token_id: the action that closes an utterance, None where there is none.
         invalid_reward: what an utterance earns that a masked action closed.
+        turns: the most utterances of an episode.
+        family: "diagnostic", "multi-turn", "real text", "other suite" or your own word.
     """
 
     invalid_reward: float = 0.0
+    turns: int = 1
+    family: str = "your own"
 
     def __init__(
         self,
@@ -149,26 +158,71 @@ class Task(ABC):
         """Return (n, V), True where an action is legal now, in a fresh array; None, the default: all are."""
         return None
 
-    def optimal_return(self) -> float:
-        """Return the largest expected clean return of an episode, over prompts.
+    @property
+    def restricts(self) -> bool:
+        """Whether `action_mask` is to be asked; a task that masks only by a keyword says so here, and is faster."""
+        return type(self).action_mask is not Task.action_mask
+
+    def candidates(self, said: Utterances, k: int, random: RowRandom) -> list[list[str]] | None:
+        """Return up to `k` utterances to choose among, for each context where one opens (`level="candidate"`).
+
+        None, the default: the task has no candidates of its own.
+        """
+        return None
+
+    def automaton(self, samples: Samples) -> exact.Automaton:
+        """Return the machine that scores the utterances after some prompts: the task as the exact solver sees it.
 
         Raises:
-            NotImplementedError: if no value is known.
+            NotImplementedError: if the task is not finite, or has more than one turn.
+            TooLarge: if it has too many states.
         """
-        raise self._unknown("optimal_return")
+        raise self._not_finite()
+
+    def cases(self) -> tuple[Samples, Literal["enumerated", "symmetry", "sampled"], NDArray[np.float64] | None]:
+        """Return prompts whose mean value is the task's.
+
+        Returns:
+            The prompts; whether they are all there are, stand for all by symmetry, or are a sample (the
+            default); and their (n,) probabilities, None where they are equally likely.
+        """
+        return self.sample(RowRandom(np.arange(SAMPLED_PROMPTS), 0, Stream.PROMPT)), "sampled", None
+
+    @cached_property
+    def values(self) -> exact.Values:
+        """The exact ends of the task's scale, solved when first asked for.
+
+        Raises:
+            NotImplementedError: if the task is not finite.
+            TooLarge: if it has too many states.
+        """
+        if type(self).automaton is Task.automaton:
+            raise self._not_finite()
+        samples, method, weights = self.cases()
+        return exact.values(self.automaton(samples), method, weights)
+
+    def demonstrate(self, said: Utterances) -> list[list[int]]:
+        """Return the token ids of a best utterance at each context where one opens.
+
+        Raises:
+            NotImplementedError: if the task is not finite.
+            TooLarge: if it has too many states.
+        """
+        prompts = Samples(said.tokens[:, : self.max_prompt_tokens], said.start, said.columns)
+        return exact.best_utterances(self.automaton(prompts))
+
+    def optimal_return(self) -> float:
+        """Return the largest expected clean return of an episode, over prompts; see `values`."""
+        return self.values.optimal
 
     def random_return(self) -> float:
-        """Return the expected clean return of actions uniform over the legal ones.
+        """Return the expected clean return of actions uniform over the legal ones; see `values`."""
+        return self.values.random
 
-        Raises:
-            NotImplementedError: if no value is known.
-        """
-        raise self._unknown("random_return")
-
-    def _unknown(self, name: str) -> NotImplementedError:
+    def _not_finite(self) -> NotImplementedError:
         return NotImplementedError(
-            f"{type(self).__name__} has no known {name}(): its rewards have no closed form. "
-            "Compare mean returns with a reference agent's instead"
+            f"{type(self).__name__} has no exact values: no finite machine scores its utterances. "
+            "Compare mean returns with a reference agent's instead, such as the best of n samples"
         )
 
 

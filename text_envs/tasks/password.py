@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
+from ..exact import CLOSED, Automaton
 from ..streams import RowRandom, Stream, seed_to_word
 from ..tokenizer import CharacterTokenizer
 from .base import Samples, Score, Task, Utterances, at_least, count
@@ -16,8 +19,8 @@ class Password(Task):
     Earns: 1 if the whole utterance is the secret, else 0. The score of a partial utterance is the fraction of
     the secret said so far if all of it is right, else 0: so `dense=True` pays 1 / length for each right symbol
     and takes everything back at the first wrong one, and the return is the same. The secret belongs to
-    the environment, not to the episode: `secret_seed` draws it, `reset(seed=...)` does not. Closed forms:
-    V**-length for random symbols, 1 at best.
+    the environment, not to the episode: `secret_seed` draws it, `reset(seed=...)` does not. Random symbols
+    earn V**-length, and the best is 1.
 
     Args:
         vocab_size: V, number of symbols, 2 to 4096.
@@ -27,6 +30,8 @@ class Password(Task):
     Source: the combination lock and Deep Sea, Osband et al. 2020, "Behaviour suite for reinforcement
     learning", arXiv:1908.03568.
     """
+
+    family = "diagnostic"
 
     def __init__(self, *, vocab_size: int = 4, length: int = 6, secret_seed: int = 0) -> None:
         at_least(2, vocab_size, "vocab_size")
@@ -44,10 +49,18 @@ class Password(Task):
         right = count(said.tokens[:, 1:] == self.secret)
         return Score(np.where(right == said.length - said.start, right / self.length, 0.0))
 
-    def optimal_return(self) -> float:
-        """Return 1."""
-        return 1.0
+    def cases(self) -> tuple[Samples, Literal["enumerated"], None]:
+        """Return the one prompt."""
+        return Samples(np.zeros((1, 1), np.int64)), "enumerated", None
 
-    def random_return(self) -> float:
-        """Return V**-length, the chance to say the secret."""
-        return float(self.vocab_size) ** -self.length
+    def automaton(self, samples: Samples) -> Automaton:
+        """Return the machine whose state is the right symbols so far; its last state is a wrong one's."""
+        wrong = self.length
+        right_so_far = np.arange(wrong + 1)[:, None]
+        following = np.full((wrong + 1, self.vocab_size), wrong)
+        gain = np.repeat(-right_so_far / self.length, self.vocab_size, axis=1)
+        said = np.arange(wrong), self.secret
+        following[said] = [*range(1, wrong), CLOSED]
+        gain[said] = 1 / self.length
+        gain[wrong] = 0.0
+        return Automaton(following, gain, np.zeros(len(samples.tokens), np.int64), self.length)

@@ -68,15 +68,6 @@ def test_arrays_and_tensors_are_treated_alike():
         call(returning([torch.ones(1)] * 3))
 
 
-def test_async_functions_are_refused_with_a_hint():
-    async def later(prompts, completions, **columns):
-        return [1.0] * len(completions)
-
-    for reward in (later, per_sample(later), WeightedSum({"later": (later, 1.0)})):
-        with pytest.raises(RewardError, match="later is an async function; a reward is an ordinary one"):
-            call(reward)
-
-
 def test_a_reward_may_change_the_lists_it_gets():
     def clears(prompts, completions, rating, **columns):
         values = [float(len(text)) for text in completions]

@@ -1,12 +1,18 @@
+import json
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from text_envs import Prompts, TokenEnv, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv, sources
+from text_envs import Prompts, TokenEnv, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv
+from text_envs.lazy import LazyColumn
 from text_envs.rewards import Length, RewardError, WeightedSum
-from text_envs.tasks.sentiment import Sentiment
-from text_envs.tasks.text import TextTask
+from text_envs.streams import RowRandom, Stream
+from text_envs.tasks.text import TextTask, best_of, words_of
 from text_envs.tokenizer import ByteTokenizer, CharacterTokenizer, WordTokenizer
 
 PROMPTS = Prompts(("the film", "the book"), {"rating": (1.5, -2.0)})
@@ -25,7 +31,12 @@ class Recorder:
 
 def make(reward, prompts=PROMPTS, **keywords):
     tokenizer = WordTokenizer.from_texts(PROMPTS.texts, words=["good", "bad"])
-    return TextTask(prompts, tokenizer, reward, **{"max_new_tokens": 3, **keywords})
+    return TextTask(prompts, reward=reward, **{"tokenizer": tokenizer, "max_new_tokens": 3, **keywords})
+
+
+def shown(task, n=200):
+    """Return the contexts that episodes begin with."""
+    return {*UtteranceVectorEnv(task, n).reset(seed=1)[0]}
 
 
 def test_the_reward_gets_texts_columns_and_ids_once_a_step():
@@ -128,15 +139,34 @@ def test_after_a_failed_step_only_a_reset_of_all_rows_helps(level, same):
     same(ours[:4], theirs[:4])
 
 
-def test_a_prompt_that_does_not_fit_is_refused_or_cut_as_asked():
-    with pytest.raises(ValueError, match="more than max_prompt_tokens=0"):
+def test_a_prompt_that_does_not_fit_is_refused_or_cut_at_the_chosen_side():
+    with pytest.raises(ValueError, match="max_prompt_tokens is at least 1, got 0"):
         make(Length(), max_prompt_tokens=0)
-    with pytest.raises(ValueError, match="'the film' has 2 tokens, more than max_prompt_tokens=1.*truncate"):
+    with pytest.raises(ValueError, match="'the film' has 2 tokens, more than max_prompt_tokens=1.*keep_end"):
         make(Length(), max_prompt_tokens=1)
-    task = make(Length(), max_prompt_tokens=1, long_prompts="truncate")
-    assert task.prompts.texts == ("film", "book") and task.context_length == 4
-    with pytest.raises(ValueError, match="long_prompts is"):
+    for side, texts in {"keep_end": ("film", "book"), "keep_start": ("the", "the")}.items():
+        env = UtteranceVectorEnv(make(Length(), max_prompt_tokens=1, long_prompts=side), 20)
+        contexts, _ = env.reset(seed=1)
+        *_, infos = env.step(["good"] * 20)
+        assert {*contexts} == {*infos["final_info"]["prompt"]} == {*texts} and env.task.context_length == 4
+    with pytest.raises(ValueError, match='long_prompts is "refuse", "keep_end" or "keep_start", got \'drop\''):
         make(Length(), long_prompts="drop")
+
+
+def test_the_instruction_is_never_cut():
+    keywords = {"instruction": "good : {text} bad", "tokenizer": None, "words": ["good"]}
+    task = make(Length(), Prompts(("a b c d",)), max_prompt_tokens=5, long_prompts="keep_start", **keywords)
+    assert shown(task) == {"good : a b bad"}
+    with pytest.raises(ValueError, match="max_prompt_tokens=3 leaves no room for the prompt 'a b c d'"):
+        make(Length(), Prompts(("a b c d",)), max_prompt_tokens=3, long_prompts="keep_end", **keywords)
+
+
+def test_a_cut_inside_a_character_still_fits():
+    for side in ("keep_end", "keep_start"):
+        task = TextTask(
+            ["žžž"], ByteTokenizer(), Length(), max_new_tokens=1, max_prompt_tokens=5, long_prompts=side
+        )
+        assert shown(task) == {"žž"}
 
 
 def test_prompts_need_tokens_and_columns_need_free_names():
@@ -146,6 +176,12 @@ def test_prompts_need_tokens_and_columns_need_free_names():
         make(Length(), Prompts(("unheard-of",)))
     with pytest.raises(ValueError, match="rewards already get 'completions'"):
         make(Length(), Prompts(("film",), {"completions": ("x",)}))
+    with pytest.raises(ValueError, match="rewards already get 'mood'"):
+        make(Length(), Prompts(("film",), {"mood": ("x",)}), conditions=[{"mood": 1}], instruction="{mood} {text}")
+    with pytest.raises(ValueError, match="no prompts"):
+        make(Length(), [])
+    with pytest.raises(ValueError, match="prompt 0 is a text with at least one word, got ''"):
+        make(Length(), [""])
 
 
 def test_prompts_of_different_lengths_have_the_same_budget():
@@ -157,85 +193,197 @@ def test_prompts_of_different_lengths_have_the_same_budget():
     assert env.step(np.zeros(20, int))[2].all()
 
 
-def test_sentiment_likes_good_words():
-    env = gym.make("text_envs/Sentiment-v0", level="utterance").unwrapped
-    rewards = []
-    for said in ("was awful", "", "was wonderful"):
-        env.reset(seed=1)
-        rewards.append(env.step(said)[1])
-    assert -1 <= rewards[0] < rewards[1] == 0 < rewards[2] <= 1
-
-
-def test_sentiments_default_can_be_learned_from_scratch():
-    task = Sentiment()
-    assert 150 <= task.vocab_size <= 300 and len(task.prompts) == 60
-    values = {word: task.reward([""], [word])[0] for word in task.tokenizer.vocabulary}
-    signs = np.sign(list(values.values())).tolist()
-    assert min(signs.count(-1), signs.count(1)) >= 30 and signs.count(0) >= 90
-    assert {len(task.codec.encode(text)) for text in task.prompts.texts} == {6}  # the budget is visible
-
-
-def test_splits_share_the_vocabulary_and_no_prompt():
-    train, test = Sentiment(split="train"), Sentiment(split="test")
-    assert train.tokenizer.vocabulary == test.tokenizer.vocabulary
-    assert not {*train.prompts.texts} & {*test.prompts.texts}
-    assert {*train.prompts.texts} | {*test.prompts.texts} == {*Sentiment().prompts.texts}
-
-
-def test_sentiment_takes_prompts_tokenizer_and_reward(tmp_path):
-    path = tmp_path / "prompts.txt"
-    path.write_text("Once upon a time\nOnce upon a hill\nLong ago\n", encoding="utf-8")
-    task = Sentiment(
-        prompts=path, prompt_words=3, tokenizer=ByteTokenizer(), reward="text_envs.rewards:Length", max_new_tokens=5
+def test_conditions_are_combined_with_every_prompt_and_reach_the_reward():
+    reward = Recorder()
+    task = make(
+        reward,
+        tokenizer=None,
+        words=["good"],
+        conditions=[{"mood": "glad"}, {"mood": "sad"}],
+        instruction="{mood} {rating} {text}",
     )
-    assert task.prompts.texts == ("Once upon a", "Long ago")
-    assert task.context_length == len("Once upon a") + 5
-    assert isinstance(task.reward, Length)
-    assert Sentiment(prompts=["One prompt."], prompt_words=None).prompts.texts == ("One prompt.",)
-    with pytest.raises(ValueError, match="prompt_words is at least 1"):
-        Sentiment(prompt_words=0)
+    assert shown(task) == {f"{m} {t}" for m in ("glad", "sad") for t in ("1.5 the film", "-2.0 the book")}
+    env = UtteranceVectorEnv(task, 50)
+    contexts, _ = env.reset(seed=1)
+    *_, infos = env.step(["good"] * 50)
+    prompts, _, columns = reward.calls[0]
+    assert prompts == list(infos["final_info"]["prompt"])
+    seen = zip(columns["mood"], columns["rating"], prompts, strict=True)
+    assert contexts == tuple(f"{mood} {rating} {prompt}" for mood, rating, prompt in seen)
 
 
-def test_prompts_of_the_users_are_shown_as_they_are(tmp_path, monkeypatch):
-    texts = ("One two three four five six seven.", "one two three four five six seven.", "One two  three")
-    path = tmp_path / "prompts.txt"
-    path.write_text("\n".join(texts), encoding="utf-8")
-    for prompts in (list(texts), [*texts, texts[0]], path, str(path), Prompts(texts)):
-        assert Sentiment(prompts=prompts, tokenizer=ByteTokenizer()).prompts.texts == texts
-    monkeypatch.setitem(sources.NAMED, "mine", lambda: (texts, {}))
-    named = Sentiment(prompts="mine", tokenizer=ByteTokenizer())
-    assert named.prompts.texts == ("One two three four five six", "one two three four five six", "One two three")
+@pytest.mark.parametrize(
+    "instruction", ["say more", "{text} {nobody}", "{mood}", "{text} {}", "{text.upper}", "{mood} {text} {"]
+)
+def test_an_instruction_shows_the_prompt_and_known_names(instruction):
+    with pytest.raises(ValueError, match=r"must show \{mood\}, \{text\} and may show .*\(rating\)"):
+        make(Length(), conditions=[{"mood": "glad"}], instruction=instruction)
 
 
-def test_what_is_shown_alike_is_in_one_split():
-    prompts = [f"{first} {case}{rest}" for first in range(40) for case in "Xx" for rest in ("y a", "y  b")]
-    shown = [
-        {
-            " ".join(text.split()).casefold()
-            for text in Sentiment(prompts=prompts, prompt_words=2, split=split).prompts.texts
-        }
-        for split in ("train", "test")
-    ]
-    assert len(shown[0]) + len(shown[1]) == 40 and not shown[0] & shown[1]
+def test_conditions_have_the_same_names():
+    for conditions in ([], [{"mood": 1}, {"style": 2}]):
+        with pytest.raises(ValueError, match="conditions are dicts with the same names, at least one"):
+            make(Length(), conditions=conditions)
 
 
-def test_the_column_of_a_file_can_be_named(tmp_path):
-    path = tmp_path / "prompts.csv"
-    path.write_text("title,rating\nOnce upon,3\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="no column 'text', only 'title', 'rating'; pass column="):
-        Sentiment(prompts=path)
-    task = Sentiment(prompts=path, column="title")
-    assert task.prompts == Prompts(("Once upon",), {"rating": ("3",)})
+def hugging_face_tokenizer(template=True):
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = "<e> user : assistant good film the long".split()
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<e>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=model, eos_token="<e>")
+    if template:
+        tokenizer.chat_template = (
+            "{% for message in messages %}{{ message.role + ' : ' + message.content + ' ' + eos_token + ' ' }}"
+            "{% endfor %}{% if add_generation_prompt %}{{ 'assistant :' }}{% endif %}"
+        )
+    return tokenizer
 
 
 def test_a_tokenizer_of_transformers_stays_visible_as_it_is():
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<e>": 0, "good": 1, "film": 2}, unk_token="<e>"))
-    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=model, eos_token="<e>")
+    tokenizer = hugging_face_tokenizer()
     env = gym.make("text_envs/Sentiment-v0", tokenizer=tokenizer, prompts=["film film"]).unwrapped
-    assert env.tokenizer is tokenizer and (env.vocab_size, env.end_token_id) == (3, 0)
+    assert env.tokenizer is tokenizer and (env.vocab_size, env.end_token_id) == (8, 0)
     env.reset(seed=1)
-    env.step(1)
+    env.step(4)
     assert env.step(0)[4]["completion"] == "good"
+
+
+def test_a_chat_template_wraps_what_is_shown_and_the_reward_gets_the_plain_prompt():
+    tokenizer, reward = hugging_face_tokenizer(), Recorder()
+    keywords = {"instruction": "long {text}", "chat_template": True}
+    task = make(reward, Prompts(("the film",)), tokenizer=tokenizer, **keywords)
+    env = TokenEnv(task)
+    wrapped = [*tokenizer.convert_tokens_to_ids("user : long the film <e> assistant :".split())]
+    observation, _ = env.reset(seed=1)
+    assert observation[: task.max_prompt_tokens].tolist() == wrapped
+    info = env.step(tokenizer.eos_token_id)[4]
+    assert reward.calls[0][:2] == (["the film"], [""]) and info["prompt"] == "the film"
+    cut = make(
+        reward,
+        Prompts(("the film good",)),
+        tokenizer=tokenizer,
+        max_prompt_tokens=7,
+        long_prompts="keep_end",
+        **keywords,
+    )
+    TokenEnv(cut).reset(seed=1)
+    assert cut.sample(RowRandom(1, [0], Stream.PROMPT)).tokens.tolist() == [
+        tokenizer.convert_tokens_to_ids("user : long good <e> assistant :".split())
+    ]
+
+
+def test_a_chat_template_must_be_there():
+    for tokenizer in (hugging_face_tokenizer(template=False), ByteTokenizer()):
+        with pytest.raises(ValueError, match="has no chat template; pass the tokenizer of an instruction-tuned"):
+            make(Length(), tokenizer=tokenizer, chat_template=True)
+    with pytest.raises(TypeError, match="chat_template is True or False, got 'mine'"):
+        make(Length(), tokenizer=hugging_face_tokenizer(), chat_template="mine")
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"text": f"text number {i:012d}", "number": i}) for i in range(300)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_lazy_prompts_are_read_when_shown(path, monkeypatch):
+    keywords = {"max_prompt_tokens": 30, "conditions": [{"mood": 1}, {"mood": 2}], "instruction": "{mood}{text}"}
+    reward = Recorder()
+    task = make(reward, path, lazy=True, tokenizer=ByteTokenizer(), **keywords)
+    reads = []
+    one = LazyColumn.__getitem__
+    monkeypatch.setattr(LazyColumn, "__getitem__", lambda self, i: reads.append(i) or one(self, i))
+    env = UtteranceVectorEnv(task, 5)
+    assert reads == []
+    contexts, _ = env.reset(seed=1)
+    assert 5 <= len(reads) <= 10
+    env.step(["a"] * 5)
+    said, _, columns = reward.calls[0]
+    assert [f"{mood}{text}" for mood, text in zip(columns["mood"], said, strict=True)] == list(contexts)
+    assert [f"text number {number:012d}" for number in columns["number"]] == said
+    assert UtteranceVectorEnv(task, 7).reset(seed=1)[0][:5] == contexts
+
+
+def test_lazy_prompts_show_what_those_in_memory_show(path, same):
+    keywords = {"max_prompt_tokens": 9, "long_prompts": "keep_end", "tokenizer": ByteTokenizer(), "split": "train"}
+    a, b = (TokenVectorEnv(make(Length(), path, lazy=lazy, **keywords), 20) for lazy in (True, False))
+    same(a.reset(seed=3), b.reset(seed=3))
+    for _ in range(3):
+        same(a.step(np.full(20, 65)), b.step(np.full(20, 65)))
+
+
+@pytest.mark.parametrize("given", [{"tokenizer": None, "max_prompt_tokens": 5}, {"max_prompt_tokens": None}])
+def test_lazy_prompts_need_a_tokenizer_and_a_size(path, given):
+    with pytest.raises(ValueError, match="not encoded ahead: pass tokenizer= and max_prompt_tokens="):
+        make(Length(), path, lazy=True, **given)
+
+
+def test_lazy_prompts_are_refused_when_they_turn_out_too_long(path):
+    env = TokenEnv(make(Length(), path, lazy=True, tokenizer=ByteTokenizer(), max_prompt_tokens=5))
+    with pytest.raises(ValueError, match="'text number 0000.* more than max_prompt_tokens=5"):
+        env.reset(seed=1)
+
+
+def test_best_of_is_a_mean_of_maxima():
+    env = UtteranceVectorEnv(make(Length(), max_new_tokens=8), 100)
+    asked = []
+
+    def propose(contexts, n, generators):
+        asked.append(contexts)
+        return [[" ".join(["good"] * int(k)) for k in g.integers(0, 8, n)] for g in generators]
+
+    draws = [np.random.default_rng([5, row]).integers(0, 8, 3) for row in range(100)]
+    assert best_of(env, 3, propose, seed=5) == np.mean([max(draw) for draw in draws])
+    assert asked == [list(env.reset(seed=5)[0])]
+    assert best_of(env, 3, lambda contexts, n, generators: [["unheard-of"] * n] * len(contexts)) == -1.0
+    random = [best_of(env, n) for n in (1, 4, 16)]
+    assert random == sorted(random) and random[0] < random[2] and random == [best_of(env, n) for n in (1, 4, 16)]
+
+
+def test_best_of_has_something_to_compare(guess_number):
+    env = UtteranceVectorEnv(make(Length()), 2)
+    for texts in ([["a"], ["b"]], [["a", "b"]]):
+        with pytest.raises(ValueError, match="return 2 texts for each of the 2"):
+            best_of(env, 2, lambda contexts, n, generators, texts=texts: texts)
+    with pytest.raises(ValueError, match="n is at least 1"):
+        best_of(env, 0)
+    with pytest.raises(ValueError, match="the task has more turns"):
+        best_of(UtteranceVectorEnv(guess_number, 2), 1, lambda contexts, n, generators: [["60"]] * 2)
+
+
+def test_words_are_letters_digits_and_what_joins_them():
+    said = "Don’t stop: the WELL-known 3rd café_-- !"
+    assert words_of(said) == ["don’t", "stop", "the", "well-known", "3rd", "café"]
+    assert words_of("") == words_of(" .-'") == []
+
+
+@pytest.mark.parametrize("task", ["Sentiment", "Keywords", "Readability", "Summarize", "Style"])
+def test_any_text_earns_a_finite_reward(task):
+    prompts = Prompts(("!", "word", "two words", "žluť 🙂"), {"reference": ("", "word", "a b", "🙂")})
+    keywords = {"tokenizer": ByteTokenizer(), "prompts": prompts, "max_new_tokens": 60}
+    env = gym.make_vec(f"text_envs/{task}-v0", num_envs=64, level="utterance", **keywords)
+    env.reset(seed=1)
+    text = st.text(st.characters(exclude_categories=["Cs"]), max_size=15)
+    said = []
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(text, min_size=64, max_size=64))
+    def check(texts):
+        said.extend(texts)
+        observations, rewards, *_ = env.step(tuple(texts))
+        assert np.isfinite(rewards).all() and observations in env.observation_space
+
+    check()
+    env.step(("",) * 64)
+    assert len(said) >= 2000
+
+
+def test_real_text_tasks_pickle_and_copy():
+    for name in ("Keywords", "Readability", "Summarize", "Style"):
+        env = gym.make(f"text_envs/{name}-v0", level="utterance").unwrapped
+        again = pickle.loads(pickle.dumps(env))
+        assert env.reset(seed=1)[0] == again.reset(seed=1)[0] and env.step("the")[1] == again.step("the")[1]

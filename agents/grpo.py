@@ -1,0 +1,182 @@
+"""GRPO and RLOO on token environments: no value function, the baseline is the other episodes of a prompt."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
+
+from .backbone import ModelSource
+from .buffers import GroupRolloutBuffer
+from .losses import Advantage, GRPOLoss, grpo_loss
+from .on_policy import OnPolicyTextAlgorithm, check_kl, check_sizes, means
+from .policies import TransformerPolicy
+
+
+class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
+    """Group relative policy optimisation, Shao et al. 2024, arXiv:2402.03300, and its relatives.
+
+    A group is `group_size` neighbouring rows of the environment, which are seeded alike: their episodes of one
+    number share a prompt. A rollout is `n_steps` of every row; the groups that are complete are trained on, the
+    others wait. An episode may so begin under one policy and end under the next; every token keeps the
+    log-probability it was sampled with.
+
+    Args:
+        policy: "TransformerPolicy" or a subclass of it.
+        env: an id, a Gymnasium environment or vector environment, or an SB3 VecEnv.
+        learning_rate: as in SB3.
+        n_steps: steps of every row between updates.
+        batch_size: tokens of a minibatch, which is whole episodes.
+        n_epochs: passes over the complete groups.
+        group_size: episodes of a prompt; the environment's rows are a multiple of it.
+        advantage: "grpo", "rloo" or "dr_grpo", see `agents.losses.group_advantages`.
+        clip_range: of the probability ratio.
+        ent_coef: of the entropy bonus.
+        max_grad_norm: gradients are clipped to it.
+        reference: None, "initial", a model or a policy, see `ReferencePolicy`.
+        kl_coef: weight of the KL to the reference in the loss (GRPO's beta).
+        rollout_buffer_class, rollout_buffer_kwargs, stats_window_size, tensorboard_log, policy_kwargs, verbose,
+            seed, device: as in SB3.
+
+    Raises:
+        ValueError: if the rows of the environment are no multiple of `group_size`, or a number is out of range.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TransformerPolicy": TransformerPolicy}
+    policy: TransformerPolicy  # type: ignore[assignment]
+    rollout_buffer: GroupRolloutBuffer  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[TransformerPolicy],
+        env: Any,
+        learning_rate: float | Schedule = LinearSchedule(1e-3, 0.0, 1.0),  # noqa: B008 - it has no state
+        n_steps: int = 128,
+        batch_size: int = 256,
+        n_epochs: int = 4,
+        group_size: int = 8,
+        advantage: Advantage = "grpo",
+        clip_range: float | Schedule = 0.2,
+        ent_coef: float = 0.0,
+        max_grad_norm: float = 0.5,
+        rollout_buffer_class: type[GroupRolloutBuffer] = GroupRolloutBuffer,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        reference: str | ModelSource | TransformerPolicy | None = None,
+        kl_coef: float = 0.0,
+    ) -> None:
+        check_kl(reference, kl_coef)
+        check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size)
+        if group_size < 2:
+            raise ValueError(f"group_size={group_size}; a group needs at least 2 episodes to compare")
+        if advantage not in get_args(Advantage):
+            raise ValueError(f"advantage={advantage!r}; choose from {', '.join(get_args(Advantage))}")
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=1.0,
+            gae_lambda=1.0,
+            ent_coef=ent_coef,
+            vf_coef=0.0,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs={
+                "seed": seed,
+                "group_size": group_size,
+                "advantage": advantage,
+                **(rollout_buffer_kwargs or {}),
+            },
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.batch_size, self.n_epochs = batch_size, n_epochs
+        self.group_size, self.clip_range = group_size, clip_range
+        self.reference, self.kl_coef = reference, kl_coef
+        self._rng = np.random.default_rng(seed)
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        if self.n_envs % self.group_size:
+            raise ValueError(
+                f"{self.n_envs} rows are no multiple of group_size={self.group_size}; make the environment with "
+                f"num_envs={self.group_size * max(1, round(self.n_envs / self.group_size))}"
+            )
+        super()._setup_model()
+        self._n_updates = 0
+
+    def _setup_learn(  # type: ignore[override]
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
+            self.rollout_buffer.drop_unfinished()
+            first = int(self._rng.integers(2**31 - self.n_envs))
+            assert self.env is not None
+            self.env.unwrapped._seeds = [first + row // self.group_size for row in range(self.n_envs)]
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+
+    def train(self) -> None:
+        """Update the policy with `n_epochs` passes over the complete groups."""
+        self.logger.record("train/groups", len(self.rollout_buffer.groups))
+        if not self.rollout_buffer.groups:  # episodes longer than the rollout: the next one completes some
+            return
+        self._begin_update()
+        clip_range = self._now(self.clip_range)
+        losses: list[GRPOLoss] = []
+        for _ in range(self.n_epochs):
+            for batch in self.rollout_buffer.get(self.batch_size):
+                _, log_prob, entropy = self.policy.evaluate_packed(
+                    batch.packs, batch.actions, entropy_gradient=self.ent_coef != 0
+                )
+                theirs = None
+                if self.reference_policy is not None:
+                    theirs = self.reference_policy.log_prob(batch.packs, batch.actions)
+                loss = grpo_loss(
+                    log_prob,
+                    batch.old_log_prob,
+                    theirs,
+                    batch.advantages,
+                    entropy,
+                    clip_range=clip_range,
+                    kl_coef=self.kl_coef,
+                    ent_coef=self.ent_coef,
+                )
+                losses.append(GRPOLoss(*(term.detach() for term in loss)))
+                self._descend(loss.total)
+            self._n_updates += 1
+        mean = means(losses)
+        self.logger.record("train/entropy_loss", -mean.entropy)
+        self.logger.record("train/policy_gradient_loss", mean.policy)
+        self.logger.record("train/kl_to_reference", mean.kl)
+        self.logger.record("train/approx_kl", mean.approx_kl)
+        self.logger.record("train/clip_fraction", mean.clip_fraction)
+        self.logger.record("train/loss", mean.total)
+        self.logger.record("train/clip_range", clip_range)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

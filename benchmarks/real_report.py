@@ -1,0 +1,99 @@
+"""What the report says of the suite `real`: held-out figures, curves, and completions side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .document import Cell, Section, Table
+from .figures import Curve, Figure, inks, learning_curves
+from .real import BEST_OF
+from .rows import Row
+
+
+def sections(rows: Sequence[Row]) -> list[Section]:
+    """Return what the report says of the suite."""
+    by_agent = {row["experiment"]["agent"]: row for row in rows}
+    return [_measurements(by_agent), _curves(by_agent), _side_by_side(by_agent)]
+
+
+def _measurements(by_agent: Mapping[str, Row]) -> Section:
+    base = by_agent.get("reference")
+    lines = []
+    for agent, row in by_agent.items():
+        m = row["measurement"]
+        diversity = f"{m['distinct_2']:.3f}"
+        if base is not None:
+            diversity += f" ({m['distinct_2'] / base['measurement']['distinct_2']:.0%})"
+        lines.append(
+            (
+                Cell(agent, agent=agent),
+                Cell(f"{m['reward']:.3f} ± {m['reward_error']:.3f}"),
+                Cell(f"{m['kl']:.2f} ± {m['kl_error']:.2f}"),
+                Cell(diversity),
+                Cell(f"{m['repetition']:.3f}"),
+                Cell(f"{m['length']:.1f}"),
+                Cell(f"{row['train_seconds'] / 60:.1f}" if "train_seconds" in row else ""),
+                Cell(f"{row['tokens']:,}" if "tokens" in row else ""),
+            )
+        )
+    header = (
+        "agent",
+        "reward",
+        "KL, nats",
+        "distinct-2",
+        "repetition",
+        "tokens",
+        "train minutes",
+        "trained on tokens",
+    )
+    count = min(row["measurement"]["completions"] for row in by_agent.values())
+    caption = (
+        f"{count} sampled completions of held-out prompts each, ± 1.96 standard errors. Reward: VADER's compound "
+        "score of the completion. KL: mean over completions of the summed log-ratio of the sampled tokens to "
+        f"the reference, in float32; of best of {BEST_OF} the closed form log n - (n - 1)/n. distinct-2: different "
+        "word pairs among all (in brackets: of the reference's). repetition: a completion's words that it has "
+        "said before. Training minutes exclude evaluation."
+    )
+    return Section("Held-out sentiment", (), (), (Table(header, tuple(lines), caption, in_readme=True),))
+
+
+def _curves(by_agent: Mapping[str, Row]) -> Section:
+    look = inks(list(by_agent))
+    trained = {agent: row["held_out"] for agent, row in by_agent.items() if "held_out" in row}
+    flat = {agent: row["measurement"]["reward"] for agent, row in by_agent.items() if agent not in trained}
+    start = by_agent["reference"]["measurement"]["reward"] if "reference" in by_agent else None
+
+    def figure(name: str, field: str, label: str) -> Figure:
+        curves = {}
+        for agent, points in trained.items():
+            first = [] if start is None else [(0.0, start, 0.0)]
+            values = [*first, *((p[field], p["reward"], p["reward_error"]) for p in points)]
+            x, mean, error = np.array(sorted(values)).T
+            curves[agent] = Curve(x, mean, mean - error, mean + error)
+        title = f"Reward against {label.partition(' to ')[0]}"
+        return learning_curves(f"real-{name}", title, curves, look, "VADER compound", label, levels=flat)
+
+    figures = (
+        figure("seconds", "seconds", "training seconds"),
+        figure("tokens", "tokens", "generated tokens"),
+        figure("kl", "kl", "KL to the reference, nats per completion"),
+    )
+    text = (
+        "Held-out measurements during training, bands of 1.96 standard errors; dotted lines are agents that do not "
+        "train. Both trainings pay for every token they generate and update on.",
+    )
+    return Section("Reward against seconds, tokens and KL", text, figures if trained else ())
+
+
+def _side_by_side(by_agent: Mapping[str, Row]) -> Section:
+    header = ("prompt", *by_agent)
+    rows = []
+    for shown in zip(*(row["completions"] for row in by_agent.values()), strict=True):
+        cells = [Cell(f"{one['completion'].strip()} ({one['reward']:+.2f})") for one in shown]
+        rows.append((Cell(shown[0]["prompt"]), *cells))
+    caption = (
+        "The same held-out prompts, at even places of the evaluation, not chosen by hand. In brackets the reward."
+    )
+    return Section("Completions side by side", (), (), (Table(header, tuple(rows), caption, labels=len(header)),))

@@ -1,0 +1,104 @@
+"""The section `envs` of the timings: our environments beside CartPole and the other suites' own loops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+import text_envs
+
+from .timing import Row, compare, rate
+
+BATCH = 4096
+STEPS = 200
+SINGLE_STEPS = 20_000
+TEXT_BATCH = 256
+
+
+def rows(repeats: int, device: str) -> Iterator[Row]:
+    """Yield the rows of this section."""
+    cartpole = _batch_loop("CartPole-v1")
+    for id in text_envs.task_ids():
+        if gym.make(id).unwrapped.task.family == "diagnostic":  # type: ignore[attr-defined]
+            for keywords in ({}, {"dense": True}) if id == "text_envs/Copy-v0" else ({},):
+                name = f"{id}, batch of {BATCH:,}" + "".join(f", {key}" for key in keywords)
+                ours = _batch_loop(id, **keywords)
+                yield compare(name, "steps/s", ours, cartpole, "CartPole's vector environment", repeats)
+    for keywords in ({}, {"dense": True}):
+        name = "text_envs/Copy-v0, single" + "".join(f", {key}" for key in keywords)
+        ours = _single_loop("text_envs/Copy-v0", **keywords)
+        yield compare(name, "steps/s", ours, _single_loop("CartPole-v1"), "CartPole", repeats)
+    yield _share_of_reward(repeats)
+
+
+def _batch_loop(id: str, **keywords: Any) -> Callable[[], int]:
+    """Return a function that takes full steps of a batch, autoreset included, with random actions."""
+    env = gym.make_vec(id, num_envs=BATCH, vectorization_mode="vector_entry_point", **keywords)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(STEPS)]
+    env.reset(seed=0)
+
+    def loop() -> int:
+        for action in actions:
+            env.step(action)
+        return STEPS * BATCH
+
+    return loop
+
+
+def _single_loop(id: str, **keywords: Any) -> Callable[[], int]:
+    env = gym.make(id, **keywords)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(SINGLE_STEPS)]
+
+    def loop() -> int:
+        env.reset(seed=0)
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+        return SINGLE_STEPS
+
+    return loop
+
+
+def _share_of_reward(repeats: int) -> Row:
+    """Return the share of a real-text environment's time that its reward takes."""
+    from text_envs.rewards import VaderSentiment
+
+    vader, inside = VaderSentiment(), 0.0
+
+    def timed(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        nonlocal inside
+        begin = time.perf_counter()
+        values = vader(prompts, completions, **columns)
+        inside += time.perf_counter() - begin
+        return values
+
+    id = "text_envs/Sentiment-v0"
+    env = gym.make_vec(id, num_envs=TEXT_BATCH, vectorization_mode="vector_entry_point", reward=timed)
+    actions = np.random.default_rng(0).integers(0, env.single_action_space.n, (STEPS, TEXT_BATCH))  # type: ignore[attr-defined]
+    env.reset(seed=0)
+    shares = []
+
+    def loop() -> int:
+        for action in actions:
+            env.step(action)
+        return STEPS * TEXT_BATCH
+
+    for _ in range(repeats):
+        inside = 0.0
+        begin = time.perf_counter()
+        steps = rate(loop)
+        shares.append(inside / (time.perf_counter() - begin))
+    share = float(np.median(shares))
+    return {
+        "name": f"{id} with VADER, batch of {TEXT_BATCH}",
+        "told": f"{share:.0%} of the time inside the reward; {steps:,.0f} steps/s",
+        "share": share,
+        "steps_per_second": steps,
+    }

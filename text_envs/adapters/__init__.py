@@ -1,0 +1,1 @@
+"""Other suites as tasks; needs the extra `text-envs[suites]`."""

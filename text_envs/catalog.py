@@ -1,0 +1,218 @@
+"""What there is to know about an environment, gathered from its task: for tables, pages and the terminal."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine import Engine
+from .exact import TooLarge, Values
+from .registration import task_ids
+from .tasks.base import Task
+from .utterance_env import UtteranceEnv
+
+EXAMPLE_SEED = 1
+EXAMPLE_DRAWS = 100  # random episodes of which an example shows the best, where best play is not known
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One utterance of an example episode, and what came of it."""
+
+    said: str
+    reward: float
+    reply: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """An episode: what was shown, and the turns; `how` says who spoke."""
+
+    shown: str
+    turns: tuple[Turn, ...]
+    how: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An environment at its defaults.
+
+    Attributes:
+        id: what `gym.make` takes.
+        family: of the task.
+        summary: the first line of the task's docstring.
+        about: the rest of it, up to the arguments.
+        source: where the idea comes from.
+        keywords: (name, default, meaning) of the task's own arguments.
+        turns: most utterances of an episode.
+        vocab_size: V.
+        horizon: most tokens that an episode's utterances can have.
+        context_length: L.
+        values: the exact ends of the scale, None where they are not known.
+    """
+
+    id: str
+    family: str
+    summary: str
+    about: str
+    source: str
+    keywords: tuple[tuple[str, str, str], ...]
+    turns: int
+    vocab_size: int
+    horizon: int
+    context_length: int
+    values: Values | None
+
+
+def entries(ids: Sequence[str] | None = None) -> Iterator[Entry | ImportError]:
+    """Yield the entry of each id, or what its task needs that is not installed."""
+    for id in task_ids() if ids is None else ids:
+        try:
+            yield describe(id)
+        except ImportError as error:
+            yield error
+
+
+def describe(id: str, **keywords: Any) -> Entry:
+    """Return what there is to know about an environment.
+
+    Raises:
+        gymnasium.error.Error: if there is no such id, or it is none of ours.
+        ImportError: if its task needs an extra that is not installed.
+    """
+    env = make(id, **keywords)
+    task = env.task
+    summary, about, source, _ = _sections(type(task))
+    return Entry(
+        id=id,
+        family=task.family,
+        summary=summary,
+        about=about,
+        source=source,
+        keywords=keywords_of(type(task)),
+        turns=task.turns,
+        vocab_size=task.vocab_size,
+        horizon=min(task.turns * task.max_new_tokens, task.context_length),
+        context_length=task.context_length,
+        values=exact_values(task),
+    )
+
+
+def make(id: str, **keywords: Any) -> UtteranceEnv:
+    """Return an environment of ours at utterance level.
+
+    Raises:
+        gymnasium.error.Error: if there is no such id, or it is none of ours.
+    """
+    env = gym.make(id, level="utterance", **keywords).unwrapped
+    if not isinstance(env, UtteranceEnv):
+        raise gym.error.Error(f"{id} is no environment of text_envs; ours: {', '.join(task_ids())}")
+    return env
+
+
+def exact_values(task: Task) -> Values | None:
+    """Return the exact ends of a task's scale, None where they cannot be had."""
+    try:
+        return task.values
+    except (NotImplementedError, TooLarge):
+        return None
+
+
+def example(task: Task, seed: int = EXAMPLE_SEED) -> Example:
+    """Play an episode: the best utterances where they are known, else the best of some random episodes."""
+    engine = Engine(task, 1)
+    engine.seed([seed])
+    engine.begin()
+    shown = engine.context(0)
+    try:
+        task.demonstrate(engine.said())
+    except (NotImplementedError, TooLarge):
+        return Example(shown, _best_random(task, seed), f"the best of {EXAMPLE_DRAWS} random episodes")
+    turns: list[Turn] = []
+    over = False
+    while not over:
+        for token in task.demonstrate(engine.said())[0]:
+            turn, over = _say(engine, np.array([token]))[0]
+        assert turn is not None
+        turns.append(turn)
+    return Example(shown, tuple(turns), "best play")
+
+
+def keywords_of(made: type) -> tuple[tuple[str, str, str], ...]:
+    """Return (name, default, meaning) of a class's arguments; a meaning may stand with a parent's."""
+    meanings: dict[str, str] = {}
+    for parent in reversed(inspect.getmro(made)):
+        meanings |= _sections(parent)[3]
+    parameters = inspect.signature(made).parameters.values()
+    return tuple(
+        (p.name, repr(p.default), meanings.get(p.name, ""))
+        for p in parameters
+        if p.default is not inspect.Parameter.empty
+    )
+
+
+def _best_random(task: Task, seed: int) -> tuple[Turn, ...]:
+    """Return the best of some episodes of one prompt, said uniformly over the legal tokens."""
+    engine = Engine(task, EXAMPLE_DRAWS)
+    engine.seed([seed] * EXAMPLE_DRAWS)
+    engine.begin()
+    rng = np.random.default_rng(seed)
+    episodes: list[list[Turn]] = [[] for _ in range(EXAMPLE_DRAWS)]
+    live = np.arange(EXAMPLE_DRAWS)
+    while live.size:
+        legal = engine.action_masks()[live]
+        actions = np.argmax(rng.random(legal.shape) * legal, axis=1)
+        results = _say(engine, actions, live)
+        for row, (turn, _) in zip(live.tolist(), results, strict=True):
+            if turn is not None:
+                episodes[row].append(turn)
+        live = live[[not over for _, over in results]]
+    return tuple(max(episodes, key=lambda turns: sum(turn.reward for turn in turns)))
+
+
+def _say(
+    engine: Engine, actions: NDArray[np.int64], rows: NDArray[np.intp] | None = None
+) -> list[tuple[Turn | None, bool]]:
+    """Say one token on each row; return the turn that it closed, if it did, and whether the episode is over."""
+    acting = np.arange(engine.num_rows) if rows is None else rows
+    starts, ends = engine.said(acting).start, engine.length[acting] + 1
+    outcome = engine.say(actions, rows)
+    decode = engine.task.codec.decode
+    clean = dict(zip(outcome.closed.tolist(), outcome.clean.tolist(), strict=True))
+    results: list[tuple[Turn | None, bool]] = []
+    for row, start, end, over in zip(acting.tolist(), starts, ends, outcome.terminated.tolist(), strict=True):
+        tokens = engine.tokens[row]
+        turn = None
+        if row in clean:
+            turn = Turn(decode(tokens[start:end]), clean[row], decode(tokens[end : engine.length[row]]))
+        results.append((turn, over))
+    return results
+
+
+def _sections(task: type) -> tuple[str, str, str, dict[str, str]]:
+    """Return a task's summary, what follows it, its source, and its arguments' meanings."""
+    text = inspect.getdoc(task) or ""
+    head, _, tail = text.partition("\nArgs:\n")
+    summary, _, about = head.partition("\n\n")
+    listed, _, source = tail.partition("\nSource: ") if tail else ("", *about.partition("\nSource: ")[1:])
+    about = about.partition("\nSource: ")[0]
+    meanings: dict[str, str] = {}
+    for line in listed.splitlines():
+        if match := re.match(r"    (\w+): (.*)", line):
+            name = match[1]
+            meanings[name] = match[2]
+        elif line.startswith("        ") and meanings:
+            meanings[name] += " " + line.strip()
+    return _flow(summary), _flow(about), _flow(source), meanings
+
+
+def _flow(text: str) -> str:
+    """Return paragraphs without the line breaks within them."""
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))

@@ -1,0 +1,208 @@
+"""Records of .txt, .csv, .jsonl and .parquet files; what does not parse is named by file and line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .lazy import Record
+
+Fields = Mapping[str, Any]
+
+
+class Lines:
+    """The lines of a UTF-8 file as they are asked for, each with one line feed at its end.
+
+    Args:
+        path: for messages.
+        file: open for reading, at the beginning of a line.
+        number: lines before that.
+
+    Attributes:
+        number: of the line read last, from 1.
+        offset: byte at which the next one begins.
+
+    Raises:
+        ValueError: if a line is not UTF-8.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, number: int = 0) -> None:
+        self.path = path
+        self.number = number
+        self.offset = file.tell()
+        self._file = file
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._file)
+        self.number += 1
+        try:
+            text = line.decode("utf-8" if self.offset else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self}: not UTF-8: {error}; save the file as UTF-8") from error
+        self.offset += len(line)
+        return text.rstrip("\r\n") + "\n"
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}"
+
+
+class TextFile:
+    """A .txt (a text per line), .csv (with a header) or .jsonl (an object per line) file as a table.
+
+    The file is opened for each use: nothing is held open that processes or threads could share.
+
+    Args:
+        path: the file.
+        column: what the lines of a .txt file are called.
+
+    Raises:
+        ValueError: if a line does not parse, or the file changed since this table was made.
+    """
+
+    unit = ""
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.name = str(path)
+        self._path = path
+        self._stamp = _stamp(path.stat())
+        with self._open() as file:
+            lines = Lines(path, file)
+            self._parse = TEXT_FORMATS[path.suffix.lower()](lines, column)
+            self._header = lines.number, lines.offset
+
+    def scan(self) -> Iterator[Record]:
+        """Yield all records; a place is the byte offset after the record before."""
+        number, place = self._header
+        with self._open() as file:
+            file.seek(place)
+            lines = Lines(self._path, file, number)
+            for fields in self._parse(lines):
+                yield Record(lines.number, place, fields)
+                place = lines.offset
+
+    def values(self, name: str, places: Iterable[int]) -> Iterator[Any]:
+        """Yield one field of the records at some places."""
+        with self._open() as file:
+            for place in places:
+                file.seek(place)
+                yield next(self._parse(Lines(self._path, file))).get(name)
+
+    def _open(self) -> BinaryIO:
+        file = self._path.open("rb")
+        if _stamp(os.fstat(file.fileno())) != self._stamp:
+            file.close()
+            raise ValueError(f"{self._path} has changed since its prompts were found in it; load them again")
+        return file
+
+
+class ParquetFile:
+    """A .parquet file as a table that is read in order, a thousand rows at a time.
+
+    Raises:
+        ImportError: if pyarrow is not installed.
+        ValueError: if the file is damaged or of another kind.
+    """
+
+    unit = " row "
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                f"{path}: .parquet needs the package pyarrow: pip install 'text-envs[data]'"
+            ) from error
+        self.name = str(path)
+        self._path = path
+
+    def scan(self) -> Iterator[Record]:
+        """Yield all records; a place is a row."""
+        from pyarrow import ArrowException, parquet
+
+        try:
+            place = 0
+            with parquet.ParquetFile(self._path) as file:
+                for batch in file.iter_batches(1000):
+                    for fields in batch.to_pylist():
+                        yield Record(place + 1, place, fields)
+                        place += 1
+        except (ArrowException, OSError) as error:
+            raise ValueError(
+                f"{self._path}: damaged, or not Parquet (read {place} rows, then: {error}); fetch or write it again"
+            ) from error
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+Parser = Callable[[Lines], Iterator[Fields]]
+
+
+def _txt(lines: Lines, column: str) -> Parser:
+    return partial(_read_txt, column)
+
+
+def _read_txt(column: str, lines: Lines) -> Iterator[Fields]:
+    for line in lines:
+        if line.strip():
+            yield {column: line.strip()}
+
+
+def _csv(lines: Lines, column: str) -> Parser:
+    reader = csv.reader(lines, strict=True)
+    try:
+        names = next(reader, [])
+    except csv.Error as error:
+        raise ValueError(f"{lines}: not CSV: {error}") from error
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"{lines}: the header has {', '.join(map(repr, twice))} more than once; "
+            "rename the columns so that each has a name of its own"
+        )
+    return partial(_read_csv, names)
+
+
+def _read_csv(names: list[str], lines: Lines) -> Iterator[Fields]:
+    try:
+        for fields in filter(None, csv.reader(lines, strict=True)):
+            if len(fields) != len(names):
+                raise ValueError(
+                    f"{lines}: {len(fields)} fields under a header of {len(names)}, {', '.join(names)}; "
+                    "quote fields that hold a comma"
+                )
+            yield dict(zip(names, fields, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{lines}: not CSV: {error}") from error
+
+
+def _jsonl(lines: Lines, column: str) -> Parser:
+    return partial(_read_jsonl, column)
+
+
+def _read_jsonl(column: str, lines: Lines) -> Iterator[Fields]:
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except RecursionError:
+            raise ValueError(f"{lines}: too deeply nested for a JSON reader; the line is {line[:200]!r}") from None
+        except ValueError as error:
+            raise ValueError(f"{lines}: not JSON: {error}; the line is {line[:200]!r}") from error
+        if not isinstance(fields, dict):
+            raise ValueError(f'{lines}: a line is an object such as {{"{column}": "..."}}, got {line[:200]!r}')
+        yield fields
+
+
+TEXT_FORMATS: dict[str, Callable[[Lines, str], Parser]] = {".txt": _txt, ".csv": _csv, ".jsonl": _jsonl}
+FORMATS = (*TEXT_FORMATS, ".parquet")

@@ -1,0 +1,212 @@
+"""Cached: a costly reward asked once for each prompt and completion."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import cached_property, partial
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from .base import Reward, RewardError, RewardFunction, WeightedSum
+from .calling import Pending, checked, is_awaitable
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_OURS = 0x54455256  # marks a file of ours, as SQLite's application_id
+_TABLE = "CREATE TABLE rewards (name TEXT, asked TEXT, value REAL, PRIMARY KEY (name, asked)) WITHOUT ROWID"
+
+
+class Cached(Reward):
+    """A reward that remembers what it answered, in memory and, if asked to, in a file.
+
+    The value belongs to the prompt, the completion and the columns named in `columns`; the reward gets those
+    columns only, so it cannot depend on what the cache does not know. A text that comes twice in one call is
+    asked once. A failure is never remembered. Of an async reward it is an async one.
+
+    Args:
+        function: the reward; not a WeightedSum, whose terms would no longer be reported.
+        columns: the columns the reward needs; their values are such as JSON has.
+        max_size: values kept in memory, the ones used last; None: all. The file keeps all.
+        path: an SQLite file that keeps the values for later runs and other processes, any number at once; None:
+            memory only. It is made where there is none.
+        name: what the file calls the reward; needed with a path. One file may serve several rewards. Choose a new
+            name when the reward's model or settings change, or the old values would be taken for the new.
+
+    Attributes:
+        hits: completions answered without the reward.
+        misses: completions it was asked about.
+
+    Raises:
+        TypeError: if the reward is not callable, or a WeightedSum.
+        ValueError: if max_size is not positive, or there is a path and no name, or the reverse.
+        RewardError: if the file is damaged, or not a cache of rewards; it is left as it is.
+    """
+
+    def __init__(
+        self,
+        function: RewardFunction,
+        *,
+        columns: Iterable[str] = (),
+        max_size: int | None = 100_000,
+        path: str | PathLike[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(function, WeightedSum):
+            raise TypeError("a cached WeightedSum would not report its terms: put Cached around its costly terms")
+        if not callable(function):
+            raise TypeError(f"Cached takes a reward, got {function!r}")
+        if isinstance(columns, str):
+            raise TypeError(f'columns is a list of names, such as columns=["{columns}"], got {columns!r}')
+        if max_size is not None and max_size < 1:
+            raise ValueError(f"max_size is at least 1, or None, got {max_size}")
+        if (path is None) != (name is None):
+            raise ValueError(
+                f"path={path!r} and name={name!r}: a file needs a name for the reward, such as "
+                'name="judge, prompt 2", by which it tells one reward, and one version of it, from another'
+            )
+        self.function, self.columns, self.max_size = function, tuple(columns), max_size
+        self.path = None if path is None else Path(fspath(path))
+        self.name = name
+        self.hits = self.misses = 0
+        if self.path is not None:
+            self._recall(self.path, [])  # now, so that a damaged file is told early
+
+    @cached_property
+    def _recent(self) -> OrderedDict[str, float | None]:
+        return OrderedDict()
+
+    @cached_property
+    def _lock(self) -> threading.Lock:
+        return threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings; a copy in another process starts empty."""
+        return {**super().__getstate__(), "hits": 0, "misses": 0}
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> Any:
+        """Return the value of each completion; of an async reward, an awaitable of them unless all are known.
+
+        Raises:
+            ValueError: if a named column is missing, or holds what JSON does not have.
+            RewardError: if the reward does not return one finite number or None for each, or the file fails.
+        """
+        asked = self._keys(prompts, completions, columns)
+        first = {key: i for i, key in reversed(list(enumerate(asked)))}
+        known = self._known(list(first))
+        missing = sorted(i for key, i in first.items() if key not in known)
+        with self._lock:
+            self.hits += len(asked) - len(missing)
+            self.misses += len(missing)
+        if not missing:
+            return [known[key] for key in asked]
+        new = [prompts[i] for i in missing], [completions[i] for i in missing]
+        given = {name: [columns[name][i] for i in missing] for name in self.columns}
+        values = self.function(prompts=list(new[0]), completions=list(new[1]), **given)
+        finish = partial(self._finish, asked, known, missing, new)
+        if not is_awaitable(values):
+            return finish(values)
+        return Pending(partial(_after, cast("Awaitable[Any]", values), finish), [values])
+
+    def _finish(
+        self,
+        asked: list[str],
+        known: dict[str, float | None],
+        missing: list[int],
+        new: tuple[list[str], list[str]],
+        values: Any,
+    ) -> list[float | None]:
+        """Remember the reward's answers on what was missing, and return all values in order."""
+        numbers = checked(self.function, values, *new, none_allowed=True)
+        answers = {asked[i]: None if math.isnan(x) else x for i, x in zip(missing, numbers.tolist(), strict=True)}
+        if self.path is not None:
+            self._store(self.path, answers)
+        self._keep(answers)
+        known |= answers
+        return [known[key] for key in asked]
+
+    def _keys(self, prompts: list[str], completions: list[str], columns: dict[str, Any]) -> list[str]:
+        absent = [name for name in self.columns if name not in columns]
+        if absent:
+            raise ValueError(f"the cache needs the columns {absent}; the samples have {sorted(columns)}")
+        rows = zip(prompts, completions, *(columns[name] for name in self.columns), strict=True)
+        try:
+            return [json.dumps(row, sort_keys=True) for row in rows]
+        except TypeError as error:
+            raise ValueError(
+                f"the columns {list(self.columns)} hold what cannot be a cache's key ({error}); a key is made of "
+                "texts, numbers, lists and dicts"
+            ) from error
+
+    def _known(self, keys: list[str]) -> dict[str, float | None]:
+        """Return what memory and file know of distinct keys."""
+        with self._lock:
+            known = {key: self._recent[key] for key in keys if key in self._recent}
+        if self.path is not None and len(known) < len(keys):
+            known |= self._recall(self.path, [key for key in keys if key not in known])
+        self._keep(known)
+        return known
+
+    def _keep(self, values: dict[str, float | None]) -> None:
+        with self._lock:
+            for key, value in values.items():
+                self._recent[key] = value
+                self._recent.move_to_end(key)
+            while self.max_size is not None and len(self._recent) > self.max_size:
+                self._recent.popitem(last=False)
+
+    def _recall(self, path: Path, keys: Sequence[str]) -> dict[str, float | None]:
+        found = {}
+        with _opened(path) as file:
+            for key in keys:
+                row = file.execute("SELECT value FROM rewards WHERE name = ? AND asked = ?", (self.name, key))
+                for (value,) in row:
+                    found[key] = value
+        return found
+
+    def _store(self, path: Path, values: dict[str, float | None]) -> None:
+        rows = [(self.name, key, value) for key, value in values.items()]
+        with _opened(path) as file:
+            file.execute("BEGIN IMMEDIATE")
+            file.executemany("INSERT OR REPLACE INTO rewards VALUES (?, ?, ?)", rows)
+            file.execute("COMMIT")
+
+
+async def _after(values: Awaitable[Any], finish: Any) -> list[float | None]:
+    return finish(await values)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a cache file, or make it; a connection per call, since threads and forks may not share one.
+
+    Raises:
+        RewardError: if the file is damaged, something else, or cannot be read or written.
+    """
+    import sqlite3
+
+    try:
+        with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as file:
+            if file.execute("PRAGMA application_id").fetchone() != (_OURS,):
+                file.execute("BEGIN IMMEDIATE")  # another process may be making it at this moment
+                mark = file.execute("PRAGMA application_id").fetchone()[0]
+                if mark != _OURS:
+                    if mark or file.execute("SELECT name FROM sqlite_master").fetchone():
+                        raise RewardError(f"{path} is a database, but no cache of rewards; name another path")
+                    file.execute(_TABLE)
+                    file.execute(f"PRAGMA application_id = {_OURS}")
+                file.execute("COMMIT")
+            yield file
+    except sqlite3.OperationalError as error:
+        raise RewardError(f"the cache of rewards {path} cannot be used: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise RewardError(
+            f"{path} is damaged, or no cache of rewards ({error}); it was left as it is: move it away, and a new "
+            "one will be made, or name another path"
+        ) from error
