@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,7 +127,7 @@ def exact_values(task: Task) -> Values | None:
 
 
 def example(task: Task, seed: int = EXAMPLE_SEED) -> Example:
-    """Play an episode: the best utterances where they are known, else the best of some random episodes."""
+    """Play an episode: best utterances or references where they are known, else the best of random episodes."""
     engine = Engine(task, 1)
     engine.seed([seed])
     engine.begin()
@@ -142,7 +143,7 @@ def example(task: Task, seed: int = EXAMPLE_SEED) -> Example:
             turn, over = _say(engine, np.array([token]))[0]
         assert turn is not None
         turns.append(turn)
-    return Example(shown, tuple(turns), "best play")
+    return Example(shown, tuple(turns), "the reference" if exact_values(task) is None else "best play")
 
 
 def keywords_of(made: type) -> tuple[tuple[str, str, str], ...]:
@@ -152,7 +153,7 @@ def keywords_of(made: type) -> tuple[tuple[str, str, str], ...]:
         meanings |= _sections(parent)[3]
     parameters = inspect.signature(made).parameters.values()
     return tuple(
-        (p.name, repr(p.default), meanings.get(p.name, ""))
+        (p.name, reprlib.repr(p.default), meanings.get(p.name, ""))
         for p in parameters
         if p.default is not inspect.Parameter.empty
     )

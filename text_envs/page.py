@@ -95,9 +95,10 @@ def _ends_in_words(values: Values | None) -> str:
     if values is None:
         return "No exact values: compare with a reference agent, such as the best of n samples."
     optimal, random = ends(values)
+    one = values.prompts == 1
     how = {
-        "enumerated": f"all {values.prompts:,} prompts solved",
-        "symmetry": "one prompt solved stands for all by symmetry",
+        "enumerated": "its one prompt solved" if one else f"all {values.prompts:,} prompts solved",
+        "symmetry": f"by symmetry {'one prompt stands' if one else f'{values.prompts:,} prompts stand'} for all",
         "sampled": f"mean of {values.prompts:,} sampled prompts",
     }[values.method]
     return f"Optimal return {optimal}, uniformly random {random} ({how}; {values.states:,} states)."

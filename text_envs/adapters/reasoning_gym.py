@@ -116,6 +116,10 @@ class ReasoningGym(Task):
         details = {"answer": answers, "reference": [entry["answer"] for entry in entries]}
         return Score(np.array(value, np.float64), details)
 
+    def demonstrate(self, said: Utterances) -> list[list[int]]:
+        """Return the entries' own answers."""
+        return [self.whole(self.entries[i]["answer"]) for i in said.columns["index"].tolist()]
+
     def _score(self, answer: str, entry: Entry) -> float:
         name, dataset = self._key[0], _dataset(*self._key)
         with isolated(0, numpy=False):

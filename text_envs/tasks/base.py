@@ -202,14 +202,23 @@ class Task(ABC):
         return exact.values(self.automaton(samples), method, weights)
 
     def demonstrate(self, said: Utterances) -> list[list[int]]:
-        """Return the token ids of a best utterance at each context where one opens.
+        """Return the token ids of a best utterance, or of the reference, at each context where one opens.
 
         Raises:
-            NotImplementedError: if the task is not finite.
+            NotImplementedError: if the task knows neither.
             TooLarge: if it has too many states.
         """
         prompts = Samples(said.tokens[:, : self.max_prompt_tokens], said.start, said.columns)
         return exact.best_utterances(self.automaton(prompts))
+
+    def whole(self, text: str) -> list[int]:
+        """Return the token ids of a text said to its end, or to the budget's.
+
+        Raises:
+            ValueError: if a part of the text has no token.
+        """
+        ids = self.codec.encode(text)
+        return [*ids, *([] if self.end_token_id is None else [self.end_token_id])][: self.max_new_tokens]
 
     def optimal_return(self) -> float:
         """Return the largest expected clean return of an episode, over prompts; see `values`."""

@@ -8,6 +8,7 @@ from typing import Any
 from ..datasets import Prompts, load_prompts
 from ..embedded import ARTICLES, COMMON
 from ..rewards.base import Reward, RewardFunction, WeightedSum, load_reward
+from .base import Utterances
 from .text import LongPrompts, PromptSource, Split, TextTask, words_of
 
 
@@ -73,6 +74,18 @@ class Summarize(TextTask):
             long_prompts=long_prompts,
             chat_template=chat_template,
         )
+        self.reference = reference
+
+    def demonstrate(self, said: Utterances) -> list[list[int]]:
+        """Return the references.
+
+        Raises:
+            NotImplementedError: if the prompts have none.
+            ValueError: if the tokenizer cannot say one.
+        """
+        if self.reference not in self.prompts.columns:
+            return super().demonstrate(said)
+        return [self.whole(str(self._row(i)[1][self.reference])) for i in said.columns["index"].tolist()]
 
 
 class RougeL(Reward):
