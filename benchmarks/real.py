@@ -78,7 +78,7 @@ def suite() -> Suite:
         experiments=(
             row("reference", "measure_reference"),
             row(f"best of {BEST_OF}", "measure_best_of"),
-            row("PPO", "train_ppo", steps=61_440, **LEARN),
+            row("PPO", "train_ppo", steps=46_080, **LEARN),
             row("TRL GRPO", "train_grpo", steps=40_320, learning_rate=1e-4, beta=0.02, batch=16),
         ),
         seeds=1,

@@ -204,6 +204,20 @@ def test_a_value_that_is_not_known_is_an_error(id, name):
         getattr(gym.make(id).unwrapped, name)()
 
 
+@ids
+def test_candidates_are_the_same_alone_in_sync_and_in_the_engine(id):
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    keywords = {"level": "candidate", "propose": "random", "k": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checker.check_env(gym.make(id, **keywords))
+    actions = np.random.default_rng(0).integers(0, 3, (12, 3))
+    mode = AutoresetMode.SAME_STEP
+    engine = gym.make_vec(id, num_envs=3, autoreset_mode=mode, **keywords)
+    alone = SyncVectorEnv([lambda: gym.make(id, **keywords)] * 3, autoreset_mode=mode)
+    assert plain(trajectory(engine, actions)) == plain(trajectory(alone, actions))
+
+
 def of_seven(values):
     """Return the first seven rows of what `plain` made of an array or a tuple; of a dict nothing."""
     if isinstance(values, dict):

@@ -97,7 +97,7 @@ def test_best_of_is_better_and_ppo_learns(experiment: Experiment) -> None:
     assert trained["measurement"]["reward"] > reference["measurement"]["reward"] + 0.15
     assert trained["measurement"]["kl"] > 0.02
     tokens = [point["tokens"] for point in trained["held_out"]]
-    assert len(tokens) == 2 and tokens == sorted(tokens) and tokens[-1] >= 4000
+    assert len(tokens) == 4 and tokens == sorted(tokens) and tokens[-1] >= 4000
     rows = [
         {"experiment": {"agent": agent}, **row}
         for agent, row in (("reference", reference), ("best of 4", best), ("PPO", trained))

@@ -15,17 +15,20 @@ from text_envs.tasks.copy import Copy
 def test_contexts_only_grow_whatever_is_said(id, seed, data):
     env = gym.make(id).unwrapped
     before, _ = env.reset(seed=seed)
-    terminated, total = False, 0.0
-    while not terminated:
+    terminated = False
+    for _ in range(60):
+        if terminated:
+            break
         length = int((before != env.vocab_size).sum())
         action = data.draw(st.integers(0, env.vocab_size - 1))
         after, reward, terminated, truncated, info = env.step(action)
         assert after in env.observation_space and not truncated
         np.testing.assert_array_equal(after[:length], before[:length])
-        assert after[length] == action and (after[length + 1 :] == env.vocab_size).all()
-        assert ("reward_clean" in info) == terminated
-        before, total = after, total + reward
-    assert total == info["reward_clean"]
+        closed = "reward_clean" in info
+        replied = closed and env.task.turns > 1  # a game's answer follows the utterance
+        assert after[length] == action and (replied or (after[length + 1 :] == env.vocab_size).all())
+        assert closed >= terminated and reward == info.get("reward_clean", 0.0)
+        before = after
 
 
 @pytest.mark.parametrize("action", [16, -1, 2.0, "a", None, True, np.True_, np.array([1]), np.array(1.0)])
