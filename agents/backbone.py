@@ -7,15 +7,20 @@ live in `policies.py`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedConfig, PreTrainedModel
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, Cache, GPT2Config, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .checkpoint import CheckpointError, weights_hash
 
 ModelSource = str | Path | PreTrainedConfig | PreTrainedModel
 
@@ -31,6 +36,13 @@ class ModelSpec:
             stored so, trained weights and optimiser state in float32.
         dropout: whether dropout is active in updates. Off by default: sampled and trained policy must agree.
         trust_remote_code: handed to transformers as it is.
+        gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations:
+            about a third more time, memory of one layer.
+        compile: run whole contexts (not the cached single tokens) through `torch.compile` with dynamic shapes.
+        frozen: no weight is trained.
+
+    A checkpoint of a policy whose base is never trained (`lora` or `frozen`) and was given as a folder, a Hub id or
+    a GGUF file names it and its hash and holds the rest; any other model is held whole.
     """
 
     model: ModelSource | None = None
@@ -38,6 +50,38 @@ class ModelSpec:
     dtype: str | torch.dtype | None = None
     dropout: bool = False
     trust_remote_code: bool = False
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    frozen: bool = False
+
+
+class FreshCache(Cache):
+    """A cache that keeps nothing, for a whole context a row.
+
+    Without one, transformers looks at the positions' values to see whether a row holds several sequences
+    (`find_packed_sequence_indices`), and every forward waits for the device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return what came in."""
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return 0: nothing came before."""
+        return 0
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """Return 0."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Return the context's own length, from its first token."""
+        return query_length, 0
 
 
 def tiny_config(vocab_size: int, context_length: int) -> GPT2Config:
@@ -62,7 +106,21 @@ def load_model(source: ModelSource, trust_remote_code: bool = False) -> PreTrain
     Raises:
         FileNotFoundError: if a path that looks local does not exist.
         TypeError: if the source is of another kind.
+        ValueError: if transformers has no causal language model of that kind (T5, say).
     """
+    try:
+        return _load_model(source, trust_remote_code)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        kind = source.model_type if isinstance(source, PreTrainedConfig) else source
+        raise ValueError(
+            f"model={str(kind)!r} is no causal language model (an encoder, or an encoder and a decoder); use one "
+            "that continues a text from left to right, such as GPT-2 or Llama"
+        ) from error
+
+
+def _load_model(source: ModelSource, trust_remote_code: bool) -> PreTrainedModel:
     if isinstance(source, PreTrainedModel):
         return copy.deepcopy(source).float()  # a caller's module is not trained behind its back
     if isinstance(source, PreTrainedConfig):
@@ -106,9 +164,12 @@ class Backbone(nn.Module):
         fresh_head: replace the output layer by a new untied one (Q-values are not logits).
 
     Raises:
-        ValueError: if the model has fewer outputs than V, fewer positions than L, or an output layer that is not
-            a plain linear map of the last hidden state.
+        ValueError: if the model has fewer outputs than V, fewer positions than L, an output layer that is not
+            a plain linear map of the last hidden state, or attention to what comes later in the text.
     """
+
+    source: str | PreTrainedConfig
+    """What rebuilds the model together with a state dict: its config, or where its untrained base lies."""
 
     def __init__(self, spec: ModelSpec, vocab_size: int, context_length: int, fresh_head: bool = False) -> None:
         super().__init__()
@@ -118,12 +179,25 @@ class Backbone(nn.Module):
         self.context_length = context_length
         self.dropout = spec.dropout
         self.dtype = None if spec.dtype is None else _as_dtype(spec.dtype)
+        self._context: Cache | None = FreshCache()
+        self._compile, self._compiled = spec.compile, None
         self._check_sizes()
-        self._check_head()
+        self._check_outputs()
+        self.source, self._base_hash = self.config, None
+        if isinstance(source, str | Path) and (spec.lora is not None or spec.frozen):
+            self.source, self._base_hash = _address(source), weights_hash(self.model)
         if spec.lora is not None:
             self._add_lora(spec.lora)
         if fresh_head:
             self._replace_head()
+        if spec.frozen:
+            self.model.requires_grad_(False)
+        if spec.gradient_checkpointing:
+            self._checkpoint_layers()
+        named = self.named_parameters(remove_duplicate=False)
+        self._base_names = [name for name, parameter in named if not parameter.requires_grad]
+        self.register_state_dict_post_hook(_leave_base_out)
+        self.register_load_state_dict_pre_hook(_expect_same_base)
         if self.dtype is not None:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
@@ -162,9 +236,21 @@ class Backbone(nn.Module):
             (B, T, D).
         """
         with self.autocast():
-            return self.model.base_model(
-                input_ids=ids, use_cache="past_key_values" in cache_inputs, **cache_inputs
-            ).last_hidden_state
+            if cache_inputs:
+                return self.model.base_model(input_ids=ids, use_cache=True, **cache_inputs).last_hidden_state
+            inputs = {} if self._context is None else {"past_key_values": self._context}
+            return self._whole()(input_ids=ids, use_cache=False, **inputs).last_hidden_state
+
+    def _whole(self) -> Callable:
+        """Return the trunk as it reads whole contexts, compiled at its first use where that is asked for."""
+        if not self._compile:
+            return self.model.base_model
+        if self._compiled is None:
+            self._compiled = torch.compile(self.model.base_model.forward, dynamic=True)
+        return self._compiled
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_compiled": None}  # a copy compiles its own
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Return (..., V) float32 scores of hidden states (..., D): logits of a policy, or Q-values."""
@@ -202,23 +288,27 @@ class Backbone(nn.Module):
         model.config.tie_word_embeddings = _is_tied(model)
         return model.float()
 
+    def window(self) -> int | None:
+        """Return how many tokens an attention layer of limited sight sees, the current one among them."""
+        window = getattr(self.config, "sliding_window", None)
+        return window if window and getattr(self.config, "use_sliding_window", True) else None
+
+    def layer_kinds(self) -> set[str]:
+        """Return the kinds of attention that the config tells apart; empty where all layers are alike."""
+        return set(getattr(self.config, "layer_types", None) or ())
+
     def uncacheable(self) -> str | None:
         """Return why keys and values of this model cannot be cached row by row, or None if they can."""
-        config = self.config
-        window = getattr(config, "sliding_window", None)
-        if window and getattr(config, "use_sliding_window", True) and window < self.context_length:
-            return f"its attention window ({window}) is shorter than the context ({self.context_length})"
-        kinds = set(getattr(config, "layer_types", None) or ()) - {
-            "full_attention",
-            "sliding_attention",
-        }
-        if kinds:
-            return f"its layers are of kind {sorted(kinds)}"
-        return None
+        kinds = self.layer_kinds() - {"full_attention", "sliding_attention"}
+        return f"its layers are of kind {sorted(kinds)}" if kinds else None
 
     def _check_sizes(self) -> None:
         head = self.model.get_output_embeddings()
         name = type(self.model).__name__
+        if self.config.is_encoder_decoder:
+            raise ValueError(
+                f"{name} has an encoder and a decoder; use a causal language model, such as GPT-2 or Llama"
+            )
         if not isinstance(head, nn.Linear):
             raise ValueError(f"{name} has no linear output layer (found {head!r}); pass a causal language model")
         embedding: Any = self.model.get_input_embeddings()
@@ -236,24 +326,50 @@ class Backbone(nn.Module):
             )
 
     @torch.no_grad()
-    def _check_head(self) -> None:
-        """Refuse a model whose logits are more than its output layer (soft caps, scales): cutting it would lie."""
-        cap = getattr(self.config, "final_logit_softcapping", None)
+    def _check_outputs(self) -> None:
+        """Refuse a model that is not what we take it for: cut and packed as we do, it would lie."""
+        name, cap = type(self.model).__name__, getattr(self.config, "final_logit_softcapping", None)
         if cap is not None:  # too weak to be seen in the small logits of random weights
             raise ValueError(
-                f"{type(self.model).__name__} caps its logits (final_logit_softcapping={cap}), which these "
-                "policies do not reproduce; set it to None in the config, or use another model"
+                f"{name} caps its logits (final_logit_softcapping={cap}), which these policies do not reproduce; "
+                "set it to None in the config, or use another model"
             )
         self.model.eval()
-        ids = torch.arange(min(4, self.vocab_size), device=self.model.device)[None]
-        whole = self.model(input_ids=ids, use_cache=False).logits
-        cut = self.head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-        if not torch.allclose(whole, cut, rtol=1e-3, atol=1e-3 * whole.abs().max().item()):
+        ids = torch.arange(min(12, self.context_length), device=self.model.device)[None] % self.vocab_size
+        plain = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        try:
+            if not _close(self.hidden(ids), plain):
+                self._context = None
+        except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError):
+            self._context = None  # no keys and values, such as a state-space model's
+        half = self.hidden(ids[:, : (ids.shape[1] + 1) // 2])
+        if not _close(half, plain[:, : half.shape[1]]):
             raise ValueError(
-                f"{type(self.model).__name__} changes its logits after the output layer (largest difference "
+                f"{name} reads a text in both directions: what follows a token changes its hidden state (largest "
+                f"difference {(half - plain[:, : half.shape[1]]).abs().max().item():.3g}); use a causal language "
+                "model, such as GPT-2 or Llama"
+            )
+        whole, cut = self.model(input_ids=ids, use_cache=False).logits, self.head(plain)
+        if not _close(cut, whole):
+            raise ValueError(
+                f"{name} changes its logits before or after the output layer (largest difference "
                 f"{(whole - cut).abs().max().item():.3g}), which these policies do not reproduce; use a model "
                 "without logit soft caps or scales"
             )
+
+    def _checkpoint_layers(self) -> None:
+        """Let every layer be computed again in the backward pass, Chen et al. 2016, arXiv:1604.06174.
+
+        transformers' own switch works in training mode only, in which dropout would be on.
+        """
+        layers = [layer for layer in self.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+        if not layers:
+            raise ValueError(
+                f"gradient_checkpointing=True: {type(self.model).__name__} marks no layers to be computed again; "
+                "use gradient_checkpointing=False with a smaller micro_batch_size"
+            )
+        for layer in layers:
+            layer.forward = partial(_recomputed, layer.forward)
 
     def _add_lora(self, lora: Any) -> None:
         """Add adapters on every linear layer but the output, Hu et al. 2021, arXiv:2106.09685."""
@@ -266,13 +382,79 @@ class Backbone(nn.Module):
             raise TypeError(f"lora={lora!r}; give a rank of at least 1, a peft.LoraConfig, or None")
         if isinstance(lora, int):
             config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
-        self.model.add_adapter(config)
+        try:
+            self.model.add_adapter(config)
+        except ValueError as error:
+            linear = sorted(
+                {name.rpartition(".")[2] for name, part in self.model.named_modules() if _is_linear(part)}
+            )
+            raise ValueError(
+                f"lora={lora!r} does not fit {type(self.model).__name__} ({error}); its linear layers are {linear}: "
+                'name some of them in target_modules, or give a rank ("all-linear")'
+            ) from error
 
     def _replace_head(self) -> None:
         head = nn.Linear(self.width, self.head.out_features, bias=False, device=self.model.device)
         nn.init.normal_(head.weight, std=0.02)
         self.model.set_output_embeddings(head)
         self.model.config.tie_word_embeddings = False
+
+
+def _recomputed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call a layer's forward, keeping only its inputs where a gradient is wanted."""
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's, transposed
+
+
+def _close(left: Tensor, right: Tensor) -> bool:
+    return torch.allclose(left, right, rtol=1e-3, atol=1e-3 * right.abs().max().item())
+
+
+def _address(source: str | Path) -> str:
+    """Return a path from the root, or a Hub id as it is."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else str(source)
+
+
+def _leave_base_out(backbone: Backbone, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+    """Put the hash of an untrained, named base into a state dict in place of its weights."""
+    if backbone._base_hash is None:
+        return
+    for name in backbone._base_names:
+        del state[prefix + name]
+    state[prefix + "base_hash"] = torch.tensor(list(bytes.fromhex(backbone._base_hash)), dtype=torch.uint8)
+
+
+def _expect_same_base(backbone: Backbone, state: dict[str, Any], prefix: str, *unused: Any) -> None:
+    """Check the hash that stands for a base, and let the base in place stand in for its weights.
+
+    Raises:
+        CheckpointError: if the base in place is another.
+    """
+    saved = state.pop(prefix + "base_hash", None)
+    if saved is None:
+        if backbone._base_hash is not None and any(prefix + name in state for name in backbone._base_names):
+            backbone.source, backbone._base_hash = backbone.config, None  # its base is replaced by what is loaded
+        return
+    there = bytes(saved.tolist()).hex()
+    if backbone._base_hash is None:
+        raise CheckpointError(
+            f"these weights are adapters and heads of a base model with SHA-256 {there}, which they do not hold; "
+            "build the policy with the same lora= and model= as a folder, Hub id or GGUF file of that base"
+        )
+    if there != backbone._base_hash:
+        raise CheckpointError(
+            f"the base model at {backbone.source} has changed: its weights' SHA-256 is {backbone._base_hash}, the "
+            f"adapters were trained on {there}; restore that model, or name where it lies: "
+            'load(path, custom_objects={"policy_kwargs": {"model": FOLDER, ...}})'
+        )
+    own = dict(backbone.named_parameters(remove_duplicate=False))
+    state.update({prefix + name: own[name].detach() for name in backbone._base_names})
 
 
 def _as_dtype(name: str | torch.dtype) -> torch.dtype:

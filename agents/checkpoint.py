@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
+
+from torch import nn
+
+FORMAT_VERSION = 1  # of what our algorithms write; raised when an older reader could not read it
 
 
 class CheckpointError(ValueError):
@@ -35,6 +42,15 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's weights: names, shapes and values in a fixed order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().flatten().numpy())
+    return digest.hexdigest()
 
 
 def _umask() -> int:

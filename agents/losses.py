@@ -135,9 +135,49 @@ def grpo_loss(
     return GRPOLoss(total, policy, entropy, kl.detach(), clip_fraction, approx_kl)
 
 
+def whiten_rewards(rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rewards with unit variance about their own mean, which stays.
+
+    Source: Ziegler et al. 2019, arXiv:1909.08593, whose code whitens without shifting the mean; the option
+    `whiten_rewards` of TRL's PPO. Described by Huang et al. 2024, arXiv:2403.17031.
+    """
+    mean = rewards.mean()
+    return (rewards - mean) / np.sqrt(rewards.var() + 1e-8) + mean
+
+
+def dueling_q(value: Tensor, advantages: Tensor) -> Tensor:
+    """Return Q-values (..., V) of a state's value (..., 1) and its actions' advantages (..., V).
+
+    Source: Wang et al. 2016, eq. 9, arXiv:1511.06581.
+    """
+    return value + advantages - advantages.mean(dim=-1, keepdim=True)
+
+
+def guided_log_probs(q_values: Tensor, temperature: float, log_reference: Tensor | None = None) -> Tensor:
+    """Return (..., V) log-probabilities of the policy proportional to reference * exp(Q / temperature).
+
+    It maximises the expected Q-value less `temperature` times the KL to the reference; None is the uniform one,
+    which makes it Boltzmann's.
+
+    Source: Schulman et al. 2017, eq. 10, arXiv:1704.06440.
+    """
+    scores = q_values / temperature
+    return torch.log_softmax(scores if log_reference is None else scores + log_reference, dim=-1)
+
+
+def top_actions(scores: Tensor, k: int) -> Tensor:
+    """Return (..., V), True on the k largest scores."""
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    return kept.scatter_(-1, scores.topk(min(k, scores.shape[-1]), dim=-1).indices, True)
+
+
 @torch.no_grad()
 def q_targets(
-    rewards: Tensor, discounts: Tensor, next_q_target: Tensor, next_q_online: Tensor | None = None
+    rewards: Tensor,
+    discounts: Tensor,
+    next_q_target: Tensor,
+    next_q_online: Tensor | None = None,
+    legal: Tensor | None = None,
 ) -> Tensor:
     """Return (N,) bootstrapped targets: rewards + discounts * value of the next state.
 
@@ -146,14 +186,33 @@ def q_targets(
         discounts: (N,) gamma^n, 0 where the episode terminated.
         next_q_target: (N, V) target network on the state n steps ahead.
         next_q_online: (N, V) online network on the same states, for double Q-learning; None takes the maximum.
+        legal: (N, V), the actions that the maximum is over; None: all.
 
     Source: Mnih et al. 2015; van Hasselt et al. 2016, eq. 4, arXiv:1509.06461.
     """
-    if next_q_online is None:
-        next_value = next_q_target.max(dim=1).values
-    else:
-        greedy = next_q_online.argmax(dim=1, keepdim=True)
-        next_value = next_q_target.gather(1, greedy)[:, 0]
+    greedy = next_q_target if next_q_online is None else next_q_online
+    if legal is not None:
+        greedy = greedy.masked_fill(~legal, -torch.inf)
+    next_value = next_q_target.gather(1, greedy.argmax(dim=1, keepdim=True))[:, 0]
+    return rewards + discounts * next_value
+
+
+@torch.no_grad()
+def soft_q_targets(
+    rewards: Tensor, discounts: Tensor, next_q_target: Tensor, log_reference: Tensor, temperature: float
+) -> Tensor:
+    """Return (N,) targets whose next value is temperature * log sum reference * exp(Q / temperature).
+
+    Args:
+        rewards: (N,) one-step reward, or discounted sum of n.
+        discounts: (N,) gamma^n, 0 where the episode terminated.
+        next_q_target: (N, V) target network on the state n steps ahead.
+        log_reference: (N, V) log-probabilities of the reference there.
+        temperature: price of a nat of KL to the reference, in reward.
+
+    Source: Schulman et al. 2017, eq. 11, arXiv:1704.06440.
+    """
+    next_value = temperature * torch.logsumexp(log_reference + next_q_target / temperature, dim=1)
     return rewards + discounts * next_value
 
 

@@ -91,6 +91,12 @@ class VectorEnvAdapter(VecEnv):
             return [found[i] for i in rows]
         return [getattr(self.env, attr_name)] * len(rows)
 
+    def has_attr(self, attr_name: str) -> bool:
+        """Return whether all rows, or the batch, have an attribute (asking for an absent one ends async workers)."""
+        if hasattr(self.env, attr_name) or not hasattr(self.env, "call"):
+            return hasattr(self.env, attr_name)
+        return all(self.env.call("has_wrapper_attr", attr_name))
+
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
         """Set an attribute of the whole batch.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,10 @@ BATCH = 4096
 STEPS = 200
 SINGLE_STEPS = 20_000
 TEXT_BATCH = 256
+SUITE_BATCH = 64
+SUITE_EPISODES = 640
+QUESTIONS = "basic_arithmetic"
+GAME, MOVES = "GuessTheNumber-v0", ("[10]", "[5]", "[15]", "[3]", "[18]")
 
 
 def rows(repeats: int, device: str) -> Iterator[Row]:
@@ -33,6 +38,7 @@ def rows(repeats: int, device: str) -> Iterator[Row]:
         ours = _single_loop("text_envs/Copy-v0", **keywords)
         yield compare(name, "steps/s", ours, _single_loop("CartPole-v1"), "CartPole", repeats)
     yield _share_of_reward(repeats)
+    yield from _suites(repeats)
 
 
 def _batch_loop(id: str, **keywords: Any) -> Callable[[], int]:
@@ -102,3 +108,56 @@ def _share_of_reward(repeats: int) -> Row:
         "share": share,
         "steps_per_second": steps,
     }
+
+
+def _suites(repeats: int) -> Iterator[Row]:
+    """Yield our episodes beside those of the suites' own loops, written as their documentation does."""
+    if importlib.util.find_spec("reasoning_gym") is None or importlib.util.find_spec("textarena") is None:
+        print("  reasoning-gym and TextArena are left out: pip install 'text-envs[suites]'")
+        return
+    asked = f"text_envs/ReasoningGym-v0, {QUESTIONS}, batch of {SUITE_BATCH}, questions made before"
+    answered = _episodes("text_envs/ReasoningGym-v0", ("0",), dataset=QUESTIONS)
+    yield compare(asked, "episodes/s", answered, _reasoning_gym, "reasoning-gym's own loop", repeats)
+    played = f"text_envs/TextArena-v0, {GAME}, batch of {SUITE_BATCH}"
+    ours = _episodes("text_envs/TextArena-v0", MOVES, game=GAME)
+    yield compare(played, "episodes/s", ours, _textarena, "TextArena's own loop", repeats)
+
+
+def _episodes(id: str, said: tuple[str, ...], **keywords: Any) -> Callable[[], int]:
+    """Return a function that plays episodes at utterance level with a fixed list of utterances, over and over."""
+    env = gym.make_vec(id, num_envs=SUITE_BATCH, level="utterance", **keywords)
+
+    def play() -> int:
+        env.reset(seed=0)
+        ended, turn = 0, np.zeros(SUITE_BATCH, np.int64)
+        while ended < SUITE_EPISODES:
+            *_, terminated, _, _ = env.step(tuple(said[t % len(said)] for t in turn))
+            turn = np.where(terminated, 0, turn + 1)
+            ended += int(terminated.sum())
+        return ended
+
+    return play
+
+
+def _reasoning_gym() -> int:
+    from reasoning_gym import create_dataset
+
+    data = create_dataset(QUESTIONS, seed=0, size=SUITE_EPISODES)
+    for entry in data:
+        data.score_answer("0", entry)
+    return SUITE_EPISODES
+
+
+def _textarena() -> int:
+    """Play TextArena; a new game for each episode, because its wrapper keeps the history of all it played."""
+    import textarena
+
+    for seed in range(SUITE_EPISODES):
+        env, over, turn = textarena.make(GAME), False, 0
+        env.reset(num_players=1, seed=seed)
+        while not over:
+            env.get_observation()
+            over, _ = env.step(action=MOVES[turn % len(MOVES)])
+            turn += 1
+        env.close()
+    return SUITE_EPISODES

@@ -29,6 +29,11 @@ class TaskAttributes:
         """V: actions are 0..V-1, and V pads observations."""
         return self.task.vocab_size
 
+    @property
+    def restricts(self) -> bool:
+        """Whether `action_masks` ever masks an action."""
+        return self.task.restricts
+
     def optimal_return(self) -> float:
         """Return the largest expected clean return of an episode.
 

@@ -61,6 +61,8 @@ class CandidateActions(gym.Wrapper, RecordConstructorArgs):
         >>> context, candidates = env.candidate_layout.split(observation)
     """
 
+    restricts = True  # an absent candidate is masked
+
     def __init__(
         self,
         env: gym.Env[str, str],
@@ -148,6 +150,8 @@ class CandidateVectorActions(TaskAttributes, VectorWrapper):
         >>> env = gym.make_vec("text_envs/Sentiment-v0", num_envs=8, level="utterance")
         >>> env = CandidateVectorActions(env, "random", k=4)
     """
+
+    restricts = True  # an absent candidate is masked
 
     def __init__(
         self,

@@ -78,6 +78,17 @@ class SingleEnv(TaskAttributes, gym.Env[ObsType, ActType], Generic[ObsType, ActT
             self._print()
         return self._observe(), self._legal_info()
 
+    def demonstrate(self) -> list[int]:
+        """Return the token ids of a best utterance, or of the reference, from where the open one began.
+
+        Raises:
+            NotImplementedError: if the task knows neither.
+            TooLarge: if it has too many states.
+            ResetNeeded: if no episode is running.
+        """
+        self._check_running()
+        return self.task.demonstrate(self._engine.said())[0]
+
     def render(self) -> str | None:  # type: ignore[override]
         """Return the episode so far as text ("ansi"), or print it ("human")."""
         if self.render_mode == "ansi":

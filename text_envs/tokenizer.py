@@ -17,6 +17,7 @@ from .spaces import first_surrogate
 
 END = "<end>"
 MAX_SYMBOLS = 4096
+_LONG = 128  # tokens above which a pass of numpy is faster than one over a list
 _FIRST_IDEOGRAPH = 0x4E00  # 20,902 letters in one block, untouched by case mapping and normalisation
 
 
@@ -65,6 +66,8 @@ class _TableTokenizer:
         Raises:
             ValueError: if an id is outside 0..V-1.
         """
+        if isinstance(ids, np.ndarray) and self.end_token_id is not None and len(ids) > _LONG:
+            ids = ids[ids != self.end_token_id]
         said: list[int] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         if said and not (min(said) >= 0 and max(said) < self.vocab_size):
             wrong = next(i for i in said if not 0 <= i < self.vocab_size)

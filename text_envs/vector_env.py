@@ -157,6 +157,18 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
         """Return (B, V), True where an action is legal now, in a fresh array."""
         return self._engine.action_masks()
 
+    def demonstrate(self) -> list[list[int]]:
+        """Return each row's token ids of a best utterance, or of the reference, from where the open one began.
+
+        Raises:
+            NotImplementedError: if the task knows neither.
+            TooLarge: if it has too many states.
+            ResetNeeded: before the first reset.
+        """
+        if not self._begun:
+            raise ResetNeeded("no episode is running: call reset() before demonstrate()")
+        return self.task.demonstrate(self._engine.said())
+
     def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
         """Return every row's episode so far as text ("ansi"), or print them ("human")."""
         if self.render_mode == "ansi":
