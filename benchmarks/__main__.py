@@ -44,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "report":
         return bench(arguments)
     if command == "train":
-        from .train import main as train
-
-        return _told_plainly(lambda: train(arguments[1:]))
+        return _told_plainly(lambda: _train(arguments[1:]))
     print(f"text-envs: no command is called {command!r}\n\n{_USAGE}", file=sys.stderr)
     return 2
 
@@ -55,9 +53,7 @@ def bench(argv: Sequence[str] | None = None) -> int:
     """Run `python -m benchmarks` and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["speed"]:
-        from .speed import main as speed
-
-        return _told_plainly(lambda: speed(arguments[1:]) or 0)
+        return _told_plainly(lambda: _speed(arguments[1:]))
     options = _parser().parse_args(arguments)
     return _told_plainly(lambda: options.command(options), "stopped; the same command goes on from here")
 
@@ -100,6 +96,11 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] in ("text_envs", "agents", "benchmarks"):
+            raise
+        print(f"text-envs: error: {error}; this command needs: pip install 'text-envs[all]'", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"text-envs: error: {error}", file=sys.stderr)
         return 2
@@ -107,6 +108,18 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
         told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"text-envs: error: {told}", file=sys.stderr)
         return 2
+
+
+def _train(arguments: Sequence[str]) -> int:
+    from .train import main
+
+    return main(arguments)
+
+
+def _speed(arguments: Sequence[str]) -> int:
+    from .speed import main
+
+    return main(arguments)
 
 
 def _list(options: argparse.Namespace) -> int:

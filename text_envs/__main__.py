@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 
 from .catalog import describe, entries, example, make
-from .page import ends, markdown, section
+from .page import ends, markdown, section, turns
 from .play import play
 from .registration import task_ids
 
@@ -32,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (info, playing):
         command.add_argument("id", help="such as text_envs/Copy-v0")
         command.add_argument(
-            *("--set", "-s"), action="append", default=[], metavar="KEY=VALUE", help="a keyword, such as length=4"
+            *("--set", "-s"),
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar="KEY=VALUE",
+            help="keywords, such as length=4",
         )
     page = commands.add_parser("page", help="write a page about all environments, in Markdown")
     page.add_argument("file", type=Path, help="such as docs/environments.md")
@@ -43,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as in `list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the exit
         return 1
-    except (gym.error.Error, TypeError, ValueError, ImportError) as error:
+    except (gym.error.Error, TypeError, ValueError, ImportError, OSError) as error:
         print(f"text_envs: {error}", file=sys.stderr)
         return 2
 
@@ -56,7 +61,7 @@ def _list(options: argparse.Namespace) -> int:
             print(f"{id:<30}{entry}", flush=True)
             continue
         optimal, random = ends(entry.values)
-        size = f"{entry.turns:>6}{entry.vocab_size:>8,}{entry.horizon:>7,}"
+        size = f"{turns(entry):>6}{entry.vocab_size:>8,}{entry.horizon:>7,}"
         print(f"{id:<30}{entry.family:<13}{size}{optimal:>18}{random:>18}", flush=True)
     return 0
 

@@ -135,7 +135,7 @@ class Solver:
             raise TooLarge(
                 f"the exact solution is not found after {self.states:,} beliefs (sets of secrets that may still be "
                 f"true) of a game of {len(self.everything):,} secrets and {len(self._columns):,} guesses; make it "
-                "smaller, or compare with reference_return()"
+                "smaller, or compare with the task's reference_return()"
             )
 
     def _quick_worth(self, belief: Belief, left: int) -> int:

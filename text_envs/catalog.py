@@ -7,6 +7,7 @@ import re
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ from .tasks.base import Task
 from .utterance_env import UtteranceEnv
 
 EXAMPLE_SEED = 1
+FEW_TOKENS = 64
 EXAMPLE_DRAWS = 100  # random episodes of which an example shows the best, where best play is not known
 
 
@@ -52,8 +54,9 @@ class Entry:
         about: the rest of it, up to the arguments.
         source: where the idea comes from.
         keywords: (name, default, meaning) of the task's own arguments.
-        turns: most utterances of an episode.
+        turns: most utterances of an episode, None where only the context bounds them.
         vocab_size: V.
+        tokens: the V tokens as text, where they are few and one of our tokenizers has them; else none.
         horizon: most tokens that an episode's utterances can have.
         context_length: L.
         values: the exact ends of the scale, None where they are not known.
@@ -65,8 +68,9 @@ class Entry:
     about: str
     source: str
     keywords: tuple[tuple[str, str, str], ...]
-    turns: int
+    turns: int | None
     vocab_size: int
+    tokens: tuple[str, ...]
     horizon: int
     context_length: int
     values: Values | None
@@ -100,7 +104,8 @@ def describe(id: str, **keywords: Any) -> Entry:
         keywords=keywords_of(type(task)),
         turns=task.turns,
         vocab_size=task.vocab_size,
-        horizon=min(task.turns * task.max_new_tokens, task.context_length),
+        tokens=tuple(getattr(task.codec, "vocabulary", ())) if task.vocab_size <= FEW_TOKENS else (),
+        horizon=task.context_length if task.turns is None else task.turns * task.max_new_tokens,
         context_length=task.context_length,
         values=exact_values(task),
     )
@@ -153,10 +158,14 @@ def keywords_of(made: type) -> tuple[tuple[str, str, str], ...]:
         meanings |= _sections(parent)[3]
     parameters = inspect.signature(made).parameters.values()
     return tuple(
-        (p.name, reprlib.repr(p.default), meanings.get(p.name, ""))
+        (p.name, _default(p.default), meanings.get(p.name, ""))
         for p in parameters
         if p.default is not inspect.Parameter.empty
     )
+
+
+def _default(value: Any) -> str:
+    return f'"{value.value}"' if isinstance(value, Enum) else reprlib.repr(value)
 
 
 def _best_random(task: Task, seed: int) -> tuple[Turn, ...]:

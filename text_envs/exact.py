@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CLOSED = -1
+DIGITS = 12  # sums of fractions are off by less
 MAX_WORK = 500_000_000  # state, token and time triples; about ten seconds on one core
 Floats = NDArray[np.float64]
 
@@ -251,8 +252,8 @@ def values(
     means = ends @ shares
     errors = ends.std(axis=1, ddof=1) / np.sqrt(count) if method == "sampled" else np.zeros(2)
     return Values(
-        optimal=float(means[0]),
-        random=float(means[1]),
+        optimal=round(float(means[0]), DIGITS),
+        random=round(float(means[1]), DIGITS),
         optimal_error=float(errors[0]),
         random_error=float(errors[1]),
         prompts=count,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .candidates import CandidateActions
 from .catalog import Entry, Example, entries, example, keywords_of, make
 from .exact import Values
 from .token_env import TokenEnv
+from .vector_env import TokenVectorEnv
 
 HEAD = """\
 # Environments
@@ -18,6 +20,16 @@ Every environment can be had token by token, `gym.make(id)`, utterance by uttera
 tokens that all utterances of an episode can have, L the length of the context. *Optimal* and *random* are exact
 expectations of the clean return over the prompts: of the best policy, and of one that draws uniformly from the
 legal tokens. Where prompts were sampled, the standard error is given.
+"""
+
+CANDIDATES = """\
+## Candidate level
+
+`level="candidate"` proposes k utterances at every turn; the action, `Discrete(k)`, is which of them to say. The
+observation is one `Box(0, V, (L + k * C,), int64)`: the context's L ids, then C ids of each candidate, each part
+right-padded with V. The attribute `candidate_layout` has these sizes and splits an observation; `candidates` has
+the texts. Where fewer than k are proposed, `action_masks()` and `info["action_mask"]` say which are there. The
+games have candidates of their own (`propose=None`); the others need `propose`.
 """
 
 
@@ -36,7 +48,7 @@ def markdown() -> str:
         (
             f"[{e.id}](#{_anchor(e.id)})",
             e.family,
-            str(e.turns),
+            turns(e),
             f"{e.vocab_size:,}",
             f"{e.horizon:,}",
             *ends(e.values),
@@ -51,10 +63,12 @@ def markdown() -> str:
 def section(entry: Entry, episode: Example) -> str:
     """Return what the page says about one environment."""
     length, size = entry.context_length, entry.vocab_size
+    limit = "as many as the context holds" if entry.turns is None else f"{entry.turns}"
     lines = [
         f"## {entry.id}\n\n{entry.summary}\n\n{entry.about}\n",
         f"- Token level: observation `Box(0, {size}, ({length},), int64)`, action `Discrete({size})`.",
-        f"- Turns: {entry.turns}; tokens of an episode's utterances: at most {entry.horizon:,}.",
+        f"- Turns: {limit}; tokens of an episode's utterances: at most {entry.horizon:,}.",
+        *([f"- Tokens: {vocabulary(entry)}."] if entry.tokens else []),
         f"- {_ends_in_words(entry.values)}",
     ]
     if entry.source:
@@ -76,6 +90,16 @@ def transcript(episode: Example) -> str:
     return "\n".join(lines)
 
 
+def turns(entry: Entry) -> str:
+    """Return the number of turns as text, a dash where only the context bounds them."""
+    return "-" if entry.turns is None else f"{entry.turns}"
+
+
+def vocabulary(entry: Entry) -> str:
+    """Return the tokens as text, a space as such."""
+    return " ".join("(space)" if token == " " else f"`{token}`" for token in entry.tokens)
+
+
 def ends(values: Values | None) -> tuple[str, str]:
     """Return the optimal and the random return as text, a dash where they are not known."""
     if values is None:
@@ -87,8 +111,20 @@ def ends(values: Values | None) -> tuple[str, str]:
 
 
 def _shared() -> str:
-    known = [row for row in keywords_of(TokenEnv) if row[0] != "render_mode"]
-    return "## Keywords of every environment\n\n" + _table(("keyword", "default", "meaning"), _keyword_rows(known))
+    head = ("keyword", "default", "meaning")
+    level = ("level", "'token'", 'what a step says: "token", "utterance" or "candidate"')
+    single = {name for name, _, _ in keywords_of(TokenEnv)}
+    batch = [row for row in keywords_of(TokenVectorEnv) if row[0] not in single]
+    return "\n".join(
+        [
+            "## Keywords of every environment\n",
+            _table(head, _keyword_rows([level, *keywords_of(TokenEnv)])),
+            "Of a batch, `gym.make_vec`, moreover:\n",
+            _table(head, _keyword_rows(batch)),
+            CANDIDATES,
+            _table(head, _keyword_rows(keywords_of(CandidateActions))),
+        ]
+    )
 
 
 def _ends_in_words(values: Values | None) -> str:
@@ -118,7 +154,12 @@ def _with_error(value: float, error: float) -> str:
 
 
 def _block(name: str, text: str) -> str:
-    return f"{name:<8}" + ("\n" + " " * 8).join(text.splitlines() or [""])
+    lines = ["".join(map(_printable, line)) for line in text.splitlines()] or [""]
+    return f"{name:<8}" + ("\n" + " " * 8).join(lines)
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else f"\\x{ord(character):02x}"
 
 
 def _anchor(id: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from typing import Any
 
-from .catalog import exact_values, make
+from .catalog import Entry, describe, exact_values, make
 from .page import ends
 from .utterance_env import UtteranceEnv, not_a_text
 
@@ -17,6 +18,7 @@ def play(id: str, keywords: dict[str, Any], seed: int | None = None, episodes: i
     """Let a person type the utterances until input ends, or for some episodes; return the exit status."""
     env = make(id, **keywords)
     best = exact_values(env.task)
+    _introduce(describe(id, **keywords))
     returns: list[float] = []
     try:
         while not episodes or len(returns) < episodes:
@@ -30,6 +32,14 @@ def play(id: str, keywords: dict[str, Any], seed: int | None = None, episodes: i
     return 0
 
 
+def _introduce(entry: Entry) -> None:
+    """Say what the task is, what can be said, and how to stop."""
+    print(_paint(_BOLD, entry.summary) + "\n\n" + textwrap.fill(entry.about.partition("\n\n")[0], 100))
+    if entry.tokens:
+        print("\n" + textwrap.fill("Tokens: " + " ".join(token for token in entry.tokens if token.strip()), 100))
+    print("\nCtrl-D or Ctrl-C ends the game.")
+
+
 def _episode(env: UtteranceEnv, seed: int | None) -> float:
     """Return what a person earned in one episode."""
     context, _ = env.reset(seed=seed)
@@ -37,12 +47,16 @@ def _episode(env: UtteranceEnv, seed: int | None) -> float:
     while not terminated:
         print("\n" + _paint(_DIM, shown) + context.removeprefix(shown))
         said = input("> ")
+        if not sys.stdin.isatty():
+            print(said)  # a terminal has shown it already
         if said not in env.action_space:
             print(_paint(_RED, not_a_text(said, env.action_space)))
             continue
         shown = context
         context, reward, terminated, _, info = env.step(said)
         total += reward
+        if terminated and context != shown:
+            print(_paint(_DIM, shown) + context.removeprefix(shown))
         print(_paint(_GREEN if reward > 0 else _RED if reward < 0 else _DIM, f"reward {reward:.3f}") + _notes(info))
     return total
 

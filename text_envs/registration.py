@@ -58,7 +58,12 @@ def register_task(id: str, task: str) -> None:
         id: such as "mine/Riddle-v0".
         task: "module:class", a subclass of Task whose arguments have defaults. A string, so that the
             environment's spec can be written as JSON and worker processes can find the class.
+
+    Raises:
+        TypeError: if the task is no such string.
     """
+    if not isinstance(task, str) or not all(task.partition(":")):
+        raise TypeError(f'a task is registered as "module:class", a string, got {task!r}')
     gym.register(
         id,
         entry_point=f"{__name__}:make_env",
@@ -121,8 +126,9 @@ def _make(environment: Callable[..., Any], path: str, keywords: dict[str, Any], 
     ours, its = _names(environment) - {"task"}, _names(task)
     unknown = [keyword for keyword in keywords if keyword not in ours | its]
     if unknown:
+        hint = '; they are for level="candidate"' if set(unknown) <= _names(CandidateActions) else ""
         raise TypeError(
-            f"{task.__name__} has no keyword {', '.join(map(repr, unknown))}. Its own: {_listed(its)}. "
+            f"{task.__name__} has no keyword {', '.join(map(repr, unknown))}{hint}. Its own: {_listed(its)}. "
             f"Every environment's: {_listed(ours | {'level', *also})}"
         )
     built = task(**{keyword: value for keyword, value in keywords.items() if keyword in its})
@@ -131,7 +137,10 @@ def _make(environment: Callable[..., Any], path: str, keywords: dict[str, Any], 
 
 def _task(path: str) -> type[Task]:
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name, None)
+    if not (inspect.isclass(found) and issubclass(found, Task)):
+        raise TypeError(f'{path!r} names no subclass of Task, but {found!r}; it is of the form "module:class"')
+    return found
 
 
 def _names(function: Callable[..., Any]) -> set[str]:

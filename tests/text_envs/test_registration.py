@@ -71,3 +71,25 @@ def test_a_task_of_the_users_own():
         assert gym.make_vec("mine/Mirror-v0", num_envs=2).num_envs == 2
     finally:
         gym.registry.pop("mine/Mirror-v0", None)
+
+
+@pytest.mark.parametrize("task", [int, "text_envs.tasks.copy", "text_envs.tasks.copy:", ":Copy"])
+def test_a_task_is_registered_by_name(task):
+    with pytest.raises(TypeError, match='"module:class", a string, got'):
+        text_envs.register_task("mine/Wrong-v0", task)
+    assert "mine/Wrong-v0" not in gym.registry
+
+
+@pytest.mark.parametrize("name", ["text_envs.tasks.copy:Nope", "text_envs.tasks.copy:at_least"])
+def test_a_name_that_is_no_task_is_refused_when_it_is_made(name):
+    try:
+        text_envs.register_task("mine/Wrong-v0", name)
+        with pytest.raises(TypeError, match=f"'{name}' names no subclass of Task"):
+            gym.make("mine/Wrong-v0")
+    finally:
+        gym.registry.pop("mine/Wrong-v0", None)
+
+
+def test_keywords_of_candidates_say_which_level_they_are_for():
+    with pytest.raises(TypeError, match="no keyword 'propose', 'k'; they are for level=\"candidate\""):
+        gym.make("text_envs/Copy-v0", propose="random", k=3)

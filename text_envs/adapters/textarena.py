@@ -100,6 +100,7 @@ class TextArena(Task):
     """
 
     family = "other suite"
+    turns = None
 
     def __init__(
         self,
@@ -121,7 +122,6 @@ class TextArena(Task):
             context_length=context_length,
         )
         self.game = game
-        self.turns = 1 + context_length // (1 + len(self.codec.encode(_CUE)))  # if it says nothing more to a move
         self._positions: OrderedDict[tuple[int, bytes], Position] = OrderedDict()
 
     def sample(self, random: RowRandom) -> Samples:

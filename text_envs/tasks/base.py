@@ -114,12 +114,12 @@ class Task(ABC):
         vocab_size: V, the number of actions; V itself pads observations.
         end_token_id: the action that closes an utterance, None where there is none.
         invalid_reward: what an utterance earns that a masked action closed.
-        turns: the most utterances of an episode.
+        turns: the most utterances of an episode, None where only the context bounds them.
         family: "diagnostic", "multi-turn", "real text", "other suite" or your own word.
     """
 
     invalid_reward: float = 0.0
-    turns: int = 1
+    turns: int | None = 1
     family: str = "your own"
 
     def __init__(

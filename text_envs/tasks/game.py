@@ -46,6 +46,7 @@ class Game(Task):
     """
 
     family = "multi-turn"
+    turns: int
 
     def __init__(self, tokenizer: Any, *, guesses: ArrayLike, secrets: int, replies: ArrayLike, turns: int) -> None:
         self.guesses = np.asarray(guesses, np.int64)

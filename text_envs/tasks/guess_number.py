@@ -20,7 +20,8 @@ class GuessNumber(Game):
     1 - (k - 1) / turns for the secret at turn k, else 0. Exact: the optimum is that of binary search.
 
     Args:
-        numbers: how many there are, 2 to 100,000; the secret is one of 0..numbers - 1.
+        numbers: how many there are, 2 to 100,000, up to about 4,000 of them solved exactly; the secret is
+            one of 0..numbers - 1.
         turns: guesses before the episode ends.
 
     Source: the bisection game; as an agent's task, "Guess the number" of TextArena, Guertler et al. 2025,

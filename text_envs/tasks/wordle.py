@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,10 @@ class Wordle(Game):
     ) -> None:
         if at_least(2, length, "length") > 10:
             raise ValueError(f"length is at most 10, got {length}")
+        if isinstance(words, str | PathLike) and not Path(words).is_file():
+            raise FileNotFoundError(
+                f"words={str(words)!r} is no file; pass a text file with a word a line, or the words themselves"
+            )
         given = FIVE_LETTERS if words is None else load_prompts(words).texts
         lower = (word.strip().lower() for word in given)
         self.words = sorted({word for word in lower if word.isalpha() and len(word) == length})
