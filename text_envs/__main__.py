@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as in `list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the exit
         return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
     except (gym.error.Error, TypeError, ValueError, ImportError, OSError) as error:
         print(f"text_envs: {error}", file=sys.stderr)
         return 2

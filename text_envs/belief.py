@@ -6,10 +6,15 @@ does not live here but in `tasks/game.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .exact import TooLarge
+
+Found = TypeVar("Found")
 
 WIN = 0  # the answer to the guess that names the secret
 MAX_WORK = 1_000_000_000  # answers looked at; about ten seconds on one core
@@ -67,7 +72,7 @@ class Solver:
             TooLarge: with the number of beliefs, if there are too many.
         """
         self._work = 0
-        return self.worth(self.everything, self.turns) / (len(self.everything) * self.turns)
+        return self._search(self.worth, self.everything, self.turns) / (len(self.everything) * self.turns)
 
     @property
     def states(self) -> int:
@@ -89,7 +94,7 @@ class Solver:
         self._work = 0
         if left <= 1 or len(belief) <= 2:
             return int(self._naming[belief[0]])
-        return self._solve(belief, left)[1]
+        return self._search(self._solve, belief, left)[1]
 
     def quick(self, belief: Belief, left: int) -> int:
         """Return the guess with the largest bound: a strong one, found without search.
@@ -103,7 +108,16 @@ class Solver:
 
     def quick_value(self) -> float:
         """Return the expected return of `quick`."""
-        return self._quick_worth(self.everything, self.turns) / (len(self.everything) * self.turns)
+        worth, open_ = 0, [(self.everything, self.turns)]
+        while open_:
+            belief, left = open_.pop()
+            if left <= 1 or len(belief) <= 2:
+                worth += self.worth(belief, left)
+                continue
+            guess = self.quick(belief, left)
+            worth += left * int((self._answers[belief, guess] == WIN).any())
+            open_ += [(part, left - 1) for part in self.parts(belief, guess)]
+        return worth / (len(self.everything) * self.turns)
 
     def parts(self, belief: Belief, guess: int) -> list[Belief]:
         """Return what may still be true after each answer to a guess but WIN, without the impossible."""
@@ -129,21 +143,24 @@ class Solver:
             self._known[key] = best, choice
         return self._known[key]
 
+    def _search(self, search: Callable[[Belief, int], Found], belief: Belief, left: int) -> Found:
+        """Return what a search finds, if it does not go deeper than Python does."""
+        try:
+            return search(belief, left)
+        except RecursionError:
+            raise self._too_large() from None
+
     def _count_work(self, secrets: int) -> None:
         self._work += (secrets + self._count) * len(self._columns) + OVERHEAD
         if self._work > MAX_WORK:
-            raise TooLarge(
-                f"the exact solution is not found after {self.states:,} beliefs (sets of secrets that may still be "
-                f"true) of a game of {len(self.everything):,} secrets and {len(self._columns):,} guesses; make it "
-                "smaller, or compare with the task's reference_return()"
-            )
+            raise self._too_large()
 
-    def _quick_worth(self, belief: Belief, left: int) -> int:
-        if left <= 1 or len(belief) <= 2:
-            return self.worth(belief, left)
-        guess = self.quick(belief, left)
-        wins = left * int((self._answers[belief, guess] == WIN).any())
-        return wins + sum(self._quick_worth(part, left - 1) for part in self.parts(belief, guess))
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the exact solution is not found after {self.states:,} beliefs (sets of secrets that may still be "
+            f"true) of a game of {len(self.everything):,} secrets, {len(self._columns):,} guesses and "
+            f"{self.turns:,} turns; make it smaller, or compare with the task's reference_return()"
+        )
 
     def _bounds(self, belief: Belief, left: int) -> NDArray[np.int64]:
         """Return (G,) upper bounds of what each guess earns, as if W of all that follows met its limit."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .engine import Engine
 from .exact import TooLarge, Values
-from .registration import task_ids
+from .registration import make_env, task_ids
 from .tasks.base import Task
 from .utterance_env import UtteranceEnv
 
@@ -117,9 +117,10 @@ def make(id: str, **keywords: Any) -> UtteranceEnv:
     Raises:
         gymnasium.error.Error: if there is no such id, or it is none of ours.
     """
-    env = gym.make(id, level="utterance", **keywords).unwrapped
-    if not isinstance(env, UtteranceEnv):
+    if gym.spec(id).entry_point != f"{make_env.__module__}:{make_env.__name__}":
         raise gym.error.Error(f"{id} is no environment of text_envs; ours: {', '.join(task_ids())}")
+    env = gym.make(id, level="utterance", **keywords).unwrapped
+    assert isinstance(env, UtteranceEnv)
     return env
 
 

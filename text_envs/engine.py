@@ -341,6 +341,11 @@ class Engine:
             reward[ends] += self._noise * self._draw_noise(end_rows)
         if self._scale != 1.0:
             reward *= self._scale
+        if (self._noise or self._scale != 1.0) and not np.isfinite(reward).all():
+            raise ValueError(
+                f"a reward is no finite number after reward_scale={self._scale} and reward_noise={self._noise}; "
+                "make them smaller"
+            )
         terminated = closed.copy()
         if self._replies and ends.size:
             terminated[ends] = self._answer(end_rows)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 CLOSED = -1
 DIGITS = 12  # sums of fractions are off by less
-MAX_WORK = 500_000_000  # state, token and time triples; about ten seconds on one core
+MAX_WORK = 250_000_000  # state, token and time triples; about ten seconds on one core
 Floats = NDArray[np.float64]
 
 
@@ -106,24 +106,34 @@ def check_size(states: int, tokens: int, horizon: int) -> None:
         )
 
 
-def solve(automaton: Automaton) -> tuple[Floats, NDArray[np.int64]]:
-    """Return the (N,) largest expected scores and (T, S) tokens that reach them.
+def solve(automaton: Automaton) -> Floats:
+    """Return the (N,) largest expected scores.
 
     Tokens outside the mask take part: they close the utterance, which may be the best that can be done.
     """
     value = np.zeros(len(automaton.next))
-    actions = np.empty((automaton.horizon, len(value)), np.int64)
+    for _ in range(automaton.horizon):
+        value = automaton.lookahead(value).max(axis=1)
+    return automaton.empty + value[automaton.start]
+
+
+def best_actions(automaton: Automaton) -> NDArray[np.int32]:
+    """Return (T, S), a token that earns the most at each position in each state.
+
+    Of equals it is the last: where that is the end token, the utterance is no longer than it must be.
+    """
+    value = np.zeros(len(automaton.next))
+    actions = np.empty((automaton.horizon, len(value)), np.int32)
     for t in reversed(range(automaton.horizon)):
         ahead = automaton.lookahead(value)
-        # Of equals the last: where that is the end token, the utterance is no longer than it must be.
         actions[t] = ahead.shape[1] - 1 - ahead[:, ::-1].argmax(axis=1)
         value = np.take_along_axis(ahead, actions[t, :, None], 1)[:, 0]
-    return automaton.empty + value[automaton.start], actions
+    return actions
 
 
 def best_utterances(automaton: Automaton) -> list[list[int]]:
     """Return for each of the N prompts the tokens of an utterance that earns the most."""
-    actions = solve(automaton)[1]
+    actions = best_actions(automaton)
     utterances = []
     for first in automaton.start.tolist():
         said: list[int] = []
@@ -248,7 +258,7 @@ def values(
     """Return the values of a machine whose prompts have the given (N,) probabilities, or are equally likely."""
     count = len(automaton.start)
     shares = np.full(count, 1 / count) if weights is None else np.asarray(weights, np.float64)
-    ends = np.stack([solve(automaton)[0], evaluate(automaton, automaton.uniform())])  # (2, N)
+    ends = np.stack([solve(automaton), evaluate(automaton, automaton.uniform())])  # (2, N)
     means = ends @ shares
     errors = ends.std(axis=1, ddof=1) / np.sqrt(count) if method == "sampled" else np.zeros(2)
     return Values(

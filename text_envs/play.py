@@ -24,7 +24,7 @@ def play(id: str, keywords: dict[str, Any], seed: int | None = None, episodes: i
         while not episodes or len(returns) < episodes:
             returns.append(_episode(env, seed if not returns else None))
             print(_paint(_BOLD, f"episode {len(returns)} earned {returns[-1]:.3f}"))
-    except (EOFError, KeyboardInterrupt):
+    except (EOFError, KeyboardInterrupt, RuntimeError):  # RuntimeError: there is no standard input
         print()
     if returns:
         mean = sum(returns) / len(returns)

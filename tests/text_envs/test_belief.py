@@ -115,7 +115,7 @@ def test_following_the_best_guesses_earns_the_value(seed):
 def test_a_game_too_large_says_how_far_it_came(monkeypatch):
     monkeypatch.setattr(belief, "MAX_WORK", 20_000)
     solver = Solver(some_answers(40, 20, 2, 0), 8)
-    with pytest.raises(TooLarge, match=r"after \d+ beliefs .* 40 secrets and 60 guesses; make it smaller"):
+    with pytest.raises(TooLarge, match=r"after \d+ beliefs .* 40 secrets, 60 guesses and 8 turns; make it smaller"):
         solver.value()
     assert 0 < solver.quick_value() < 1
 
@@ -137,3 +137,12 @@ def test_random_guesses_by_enumeration(turns):
             reward = 1 - found[0] / turns if found else 0.0
             expected += np.prod([chances[guess] for guess in said]) * reward / 3
     assert random_value(chances, turns) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_game_deeper_than_python_says_so_and_keeps_its_reference():
+    count = 1500  # nothing tells the secrets apart: one is named a turn
+    answers = np.where(np.eye(count, dtype=bool), 0, 1)
+    solver = Solver(answers, turns=count)
+    with pytest.raises(TooLarge, match="1,500 secrets, 1,500 guesses and 1,500 turns"):
+        solver.value()
+    assert solver.quick_value() == pytest.approx((count + 1) / 2 / count)

@@ -386,3 +386,9 @@ def test_whole_utterances_are_those_said_token_by_token(stars, monkeypatch):
         np.testing.assert_array_equal(whole.tokens, slow.tokens)
         np.testing.assert_array_equal(whole.length, slow.length)
         np.testing.assert_array_equal(fast.reward, twin.reward)
+
+
+def test_a_reward_that_overflows_is_refused():
+    engine = begun(Copy(length=1), [0], reward_scale=1e308, reward_noise=1e3)
+    with pytest.raises(ValueError, match=r"no finite number after reward_scale=1e\+308 and reward_noise=1000"):
+        engine.say(np.array([0]))

@@ -59,7 +59,7 @@ machines = pytest.mark.parametrize(
 
 @machines
 def test_the_optimum_is_the_best_string_and_the_policy_says_it(automaton):
-    best, actions = exact.solve(automaton)
+    best, actions = exact.solve(automaton), exact.best_actions(automaton)
     for row, start in enumerate(automaton.start):
         scores, _ = strings(automaton, start, spread(automaton, automaton.uniform()))
         assert best[row] == pytest.approx(scores.max())
@@ -149,7 +149,7 @@ def test_spelling_pays_each_right_token_its_share(end):
 
 def test_values_are_means_over_prompts_with_their_errors():
     automaton = machine(0)
-    best, uniform = exact.solve(automaton)[0], exact.evaluate(automaton, automaton.uniform())
+    best, uniform = exact.solve(automaton), exact.evaluate(automaton, automaton.uniform())
     values = exact.values(automaton, "enumerated")
     assert (values.optimal, values.random) == pytest.approx((best.mean(), uniform.mean()))
     assert (values.optimal_error, values.random_error, values.prompts, values.states) == (0.0, 0.0, 3, STATES)

@@ -104,3 +104,12 @@ def test_mistakes_are_told_without_a_traceback(capsys, arguments, message):
     assert main(["play", *arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("text_envs: ") and message in err and "Traceback" not in err
+
+
+def test_environments_of_others_are_named_as_such(capsys):
+    assert main(["info", "CartPole-v1"]) == 2
+    assert "CartPole-v1 is no environment of text_envs; ours: text_envs/Bandit-v0" in capsys.readouterr().err
+    assert main(["info", "text_envs/Wordle-v0", "--set", "words=no.txt", "length=4"]) == 2
+    assert capsys.readouterr().err == (
+        "text_envs: words='no.txt' is no file; pass a text file with a word a line, or the words themselves\n"
+    )

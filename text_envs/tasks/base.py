@@ -92,6 +92,7 @@ class Replies:
 
 
 SAMPLED_PROMPTS = 1000  # for exact values, where there are too many to solve each
+SOLVED_AT_ONCE = 32  # prompts, for demonstrations
 
 
 class Task(ABC):
@@ -208,8 +209,12 @@ class Task(ABC):
             NotImplementedError: if the task knows neither.
             TooLarge: if it has too many states.
         """
-        prompts = Samples(said.tokens[:, : self.max_prompt_tokens], said.start, said.columns)
-        return exact.best_utterances(self.automaton(prompts))
+        found: list[list[int]] = []
+        for rows in np.split(np.arange(len(said)), range(SOLVED_AT_ONCE, len(said), SOLVED_AT_ONCE)):
+            columns = {name: values[rows] for name, values in said.columns.items()}
+            prompts = Samples(said.tokens[rows, : self.max_prompt_tokens], said.start[rows], columns)
+            found += exact.best_utterances(self.automaton(prompts))
+        return found
 
     def whole(self, text: str) -> list[int]:
         """Return the token ids of a text said to its end, or to the budget's.

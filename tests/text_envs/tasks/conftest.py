@@ -75,7 +75,7 @@ def play_optimal():
         for first in range(0, episodes, AT_ONCE):
             seeds = np.arange(first, min(first + AT_ONCE, episodes))
             automaton = task.automaton(prompts_of(task, seeds))
-            best, actions = exact.solve(automaton)
+            best, actions = exact.solve(automaton), exact.best_actions(automaton)
             state, closes_at = automaton.start.copy(), np.full(len(seeds), automaton.horizon - 1)
 
             def choose(t, legal, automaton=automaton, actions=actions, state=state, closes_at=closes_at):
@@ -115,7 +115,7 @@ def check_enumeration(enumerate_returns):
 
     def check(task, seeds=range(3)):
         automaton = task.automaton(prompts_of(task, list(seeds)))
-        best, uniform = exact.solve(automaton)[0], exact.evaluate(automaton, automaton.uniform())
+        best, uniform = exact.solve(automaton), exact.evaluate(automaton, automaton.uniform())
         for row, seed in enumerate(seeds):
             for dense in (False, True):
                 returns, chances = enumerate_returns(task, seed, dense)
