@@ -259,12 +259,15 @@ class Engine:
         Returns:
             (n,) where the utterance closed; (n,) where the action was masked, None if the task masks none.
         """
-        where = slice(None) if rows is None else rows
-        length = self.length[where]
-        self._flat()[self._offset[where] + length] = actions
-        length = length + 1
-        self.length[where] = length
-        closed = length == self._limit[where]
+        if rows is None:  # without the views of slice(None), which cost a batch of one a tenth of its time
+            self._flat()[self._offset + self.length] = actions
+            self.length += 1
+            closed = self.length == self._limit
+        else:
+            length = self.length[rows]
+            self._flat()[self._offset[rows] + length] = actions
+            self.length[rows] = length + 1
+            closed = length + 1 == self._limit[rows]
         if self.task.end_token_id is not None:
             closed |= actions == self.task.end_token_id
         if self._legal is None:
