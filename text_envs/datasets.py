@@ -7,6 +7,7 @@ named sources are fetched, in `sources.py`.
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -168,12 +169,12 @@ def _table(source: Any, column: str, lazy: bool) -> Any:
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         return hub.load_hub(source)
     path = Path(source)
-    if path.is_dir() and source != "":
+    if os.path.isdir(path) and source != "":  # no error, unlike Path's, for a text too long to be a name
         return hub.load_folder(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         near = get_close_matches(str(source), sources.NAMED, 1)
         raise FileNotFoundError(
-            f"prompts={str(source)!r} is neither a file nor a named source ({', '.join(sources.NAMED)}); "
+            f"prompts={str(source)!r:.200} is neither a file nor a named source ({', '.join(sources.NAMED)}); "
             + (f"did you mean {near[0]!r}?" if near else 'pass a path, a name, a list of texts or "hub:owner/name"')
         )
     suffix = path.suffix.lower()

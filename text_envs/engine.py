@@ -72,7 +72,8 @@ class Engine:
         num_rows: B.
         dense: pay each token the difference of the partial utterance's score. The differences telescope, so
             returns are those of the sparse task.
-        reward_delay: pay the dense reward every n tokens, and the remainder when the utterance closes.
+        reward_delay: pay the dense reward every n tokens, whatever `dense` says, and the remainder when the
+            utterance closes.
         reward_scale: factor on every reward.
         reward_noise: standard deviation of normal noise, drawn once per closed utterance from its row's
             seed, its episode and its tokens.
@@ -343,7 +344,8 @@ class Engine:
         if self._noise and ends.size:
             reward[ends] += self._noise * self._draw_noise(end_rows)
         if self._scale != 1.0:
-            reward *= self._scale
+            with np.errstate(over="ignore", invalid="ignore"):  # told below
+                reward *= self._scale
         if (self._noise or self._scale != 1.0) and not np.isfinite(reward).all():
             raise ValueError(
                 f"a reward is no finite number after reward_scale={self._scale} and reward_noise={self._noise}; "

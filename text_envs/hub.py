@@ -6,6 +6,7 @@ Needs the extra `text-envs[data]`. Its datasets are memory-mapped files, so thei
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from .lazy import Record
+from .readers import check_once
 from .sources import SourceError
 
 PREFIX = "hub:"
@@ -124,14 +126,26 @@ def load_parquet(path: Path) -> DatasetTable:
 
     Raises:
         ImportError: if `datasets` is not installed.
-        ValueError: if the file is damaged or of another kind.
+        ValueError: if the file is damaged, of another kind, or has two columns of one name.
     """
     library = _library(path)
-    try:
+    from pyarrow import parquet  # comes with `datasets`
+
+    with _parquet(path):
+        names = parquet.read_schema(path).names
+    check_once(str(path), names)
+    with _parquet(path):
         data = library.Dataset.from_parquet(str(path))
+    return DatasetTable(data, str(path))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[None]:
+    """Say of which file an error is."""
+    try:
+        yield
     except Exception as error:  # see above
         raise ValueError(f"{path}: damaged, or not Parquet: {error}; fetch or write it again") from error
-    return DatasetTable(data, str(path))
 
 
 def _library(source: Any) -> ModuleType:

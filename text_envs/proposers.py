@@ -6,7 +6,7 @@ A language model's samples are a proposer of the `agents` package or of yours: a
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -289,6 +289,10 @@ def _load_proposer(propose: Proposer | Iterable[str] | str | None) -> Proposer |
             raise ValueError(f"propose={propose!r} names no proposer: {error}") from error
     if callable(propose):
         return propose
+    if isinstance(propose, Iterator):
+        raise TypeError(
+            f"propose={propose!r} can be read only once, and Gymnasium cannot copy it; pass a list or a function"
+        )
     if isinstance(propose, Iterable):
         return FixedCandidates(tuple(propose))
     raise TypeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 from .lazy import Record
 
 Fields = Mapping[str, Any]
+LONGEST_FIELD = 2**24  # characters of a .csv file's field; a quote that is never closed ends there
 
 
 class Lines:
@@ -108,7 +110,7 @@ class ParquetFile:
 
     Raises:
         ImportError: if pyarrow is not installed.
-        ValueError: if the file is damaged or of another kind.
+        ValueError: if the file is damaged, of another kind, or has two columns of one name.
     """
 
     unit = " row "
@@ -130,6 +132,7 @@ class ParquetFile:
         try:
             place = 0
             with parquet.ParquetFile(self._path) as file:
+                check_once(self.name, file.schema_arrow.names)
                 for batch in file.iter_batches(1000):
                     for fields in batch.to_pylist():
                         yield Record(place + 1, place, fields)
@@ -138,6 +141,32 @@ class ParquetFile:
             raise ValueError(
                 f"{self._path}: damaged, or not Parquet (read {place} rows, then: {error}); fetch or write it again"
             ) from error
+
+
+def check_once(where: str, names: list[str]) -> None:
+    """Refuse names that come twice, of which one would hide the other.
+
+    Raises:
+        ValueError: if one does.
+    """
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(
+            f"{where} has {', '.join(map(repr, twice))} more than once; rename them so that each has a name of its "
+            "own"
+        )
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, as `object_pairs_hook`.
+
+    Raises:
+        ValueError: if a name comes twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        check_once("an object", [name for name, _ in pairs])
+    return found
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
@@ -158,31 +187,33 @@ def _read_txt(column: str, lines: Lines) -> Iterator[Fields]:
 
 
 def _csv(lines: Lines, column: str) -> Parser:
-    reader = csv.reader(lines, strict=True)
-    try:
-        names = next(reader, [])
-    except csv.Error as error:
-        raise ValueError(f"{lines}: not CSV: {error}") from error
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise ValueError(
-            f"{lines}: the header has {', '.join(map(repr, twice))} more than once; "
-            "rename the columns so that each has a name of its own"
-        )
+    names = next(_rows(lines), [])
+    check_once(f"{lines}: the header", names)
     return partial(_read_csv, names)
 
 
 def _read_csv(names: list[str], lines: Lines) -> Iterator[Fields]:
+    for fields in filter(None, _rows(lines)):
+        if len(fields) != len(names):
+            raise ValueError(
+                f"{lines}: {len(fields)} fields under a header of {len(names)}, {', '.join(names)}; "
+                "quote fields that hold a comma"
+            )
+        yield dict(zip(names, fields, strict=True))
+
+
+def _rows(lines: Lines) -> Iterator[list[str]]:
+    """Yield the rows of a .csv file, an empty one for a blank line."""
+    # The limit is of the whole process. It is only raised, and not set back: doing so would need a lock against
+    # other threads that read, and a process forked while one is held could never read again.
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD))
     try:
-        for fields in filter(None, csv.reader(lines, strict=True)):
-            if len(fields) != len(names):
-                raise ValueError(
-                    f"{lines}: {len(fields)} fields under a header of {len(names)}, {', '.join(names)}; "
-                    "quote fields that hold a comma"
-                )
-            yield dict(zip(names, fields, strict=True))
+        yield from csv.reader(lines, strict=True)
     except csv.Error as error:
-        raise ValueError(f"{lines}: not CSV: {error}") from error
+        remedy = ""
+        if "field limit" in str(error):
+            remedy = "; close the quote that is open, or split the text, or write the file as .jsonl"
+        raise ValueError(f"{lines}: not CSV: {error}{remedy}") from error
 
 
 def _jsonl(lines: Lines, column: str) -> Parser:
@@ -194,7 +225,7 @@ def _read_jsonl(column: str, lines: Lines) -> Iterator[Fields]:
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
+            fields = json.loads(line, object_pairs_hook=once)
         except RecursionError:
             raise ValueError(f"{lines}: too deeply nested for a JSON reader; the line is {line[:200]!r}") from None
         except ValueError as error:

@@ -24,7 +24,7 @@ class SingleEnv(TaskAttributes, gym.Env[ObsType, ActType], Generic[ObsType, ActT
         task: the task.
         dense: pay the score's differences token by token; the return is the same. A step of a whole utterance
             pays the same either way.
-        reward_delay: pay the dense reward every n tokens, the remainder at the end.
+        reward_delay: pay the dense reward every n tokens, whatever `dense` says, the remainder at the end.
         reward_scale: factor on every reward.
         reward_noise: standard deviation of noise on the reward of a closed utterance.
         distractors: irrelevant random tokens before each prompt.

@@ -32,7 +32,7 @@ class TokenVectorEnv(TaskAttributes, VectorEnv):
         task: the task.
         num_envs: B.
         dense: pay the score's differences token by token; the return is the same.
-        reward_delay: pay the dense reward every n tokens, the remainder at the end.
+        reward_delay: pay the dense reward every n tokens, whatever `dense` says, the remainder at the end.
         reward_scale: factor on every reward.
         reward_noise: standard deviation of noise on the reward of a closed utterance.
         distractors: irrelevant random tokens before each prompt.

@@ -45,6 +45,8 @@ def test_lists_of_other_things_are_refused(bad, message):
 def test_what_is_no_source_is_refused():
     with pytest.raises(TypeError, match="got 3; pass a list of texts or a path"):
         load_prompts(3)
+    with pytest.raises(FileNotFoundError, match="prompts='a{190,199} is neither a file"):
+        load_prompts("a" * 5000 + ".txt")
     with pytest.raises(FileNotFoundError, match="prompts='' is neither a file"):
         load_prompts("")  # not the folder one stands in
 

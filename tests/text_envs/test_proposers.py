@@ -156,6 +156,7 @@ def test_a_proposer_that_raises_is_named_with_what_it_got():
         ([], ValueError, "needs at least one text"),
         (["a", 3], TypeError, r"holds texts, got 3 \(int\)"),
         (3, TypeError, "propose is a function .*got 3"),
+        (iter(["a"]), TypeError, "propose=<list_iterator .*read only once.*pass a list or a function"),
         ("rnd", ValueError, "propose='rnd' names no proposer: it is neither"),
         ("no.such.module:factory", ValueError, "names no proposer: No module named"),
         ("text_envs:nothing", ValueError, "names no proposer: .*nothing"),

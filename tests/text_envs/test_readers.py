@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from text_envs import readers
 from text_envs.datasets import Prompts, load_prompts
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"])).filter(str.strip)
@@ -50,6 +51,12 @@ def test_columns_and_byte_order_marks(tmp_path):
         ("a.jsonl", '{"text": 3}\n', "a.jsonl:1: 'text' is a text with at least one word, got 3"),
         ("a.jsonl", '{"text": "a\\ud800"}\n', "a.jsonl:1: 'text' holds a lone surrogate, .* at 1, .*mend it with"),
         ("a.jsonl", "{}\n".format("[" * 200_000), r"a.jsonl:1: too deeply nested .*the line is '\[{200}'$"),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"text": "b", "n": {"m": 1, "m": 2}}\n',
+            "a.jsonl:2: .* an object has 'm' more than once",
+        ),
+        ("a.jsonl", '{"text": "a", "text": "b"}\n', "a.jsonl:1: .* an object has 'text' more than once; rename"),
         ("a.csv", "text,n,n,text,m\na,1,2,b,3\n", "a.csv:1: the header has 'text', 'n' more than once; rename"),
         ("a.jsonl", "\n", "a.jsonl: no prompts"),
         ("a.csv", "title,n\na,1\n", "a.csv:2: no column 'text', only 'title', 'n'; pass column=$"),
@@ -68,6 +75,29 @@ def test_columns_and_byte_order_marks(tmp_path):
 def test_what_does_not_parse_is_named_by_file_and_line(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message):
         load_prompts(write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_field_of_a_csv_file_may_be_long(tmp_path, lazy):
+    before = csv.field_size_limit(131_072)
+    try:
+        path = write(tmp_path / "a.csv", f"text,n\nshort,1\n{'a' * 200_000},2\n")
+        assert load_prompts(path, lazy=lazy).texts[1] == "a" * 200_000
+        csv.field_size_limit(2**25)
+        load_prompts(path, lazy=lazy)
+        assert csv.field_size_limit() == 2**25  # never lowered
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_an_endless_field_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "LONGEST_FIELD", 32)
+    before = csv.field_size_limit(0)
+    try:
+        with pytest.raises(ValueError, match="a.csv:3: not CSV: field .* limit .32.; close the quote .* as .jsonl"):
+            load_prompts(write(tmp_path / "a.csv", f'text\na\n"{"a" * 40}'))
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_a_suffix_may_be_in_capitals(tmp_path):
@@ -117,6 +147,17 @@ def test_parquet_files_give_back_what_was_written(parquet):
 def test_what_is_wrong_in_a_parquet_file_is_named_by_row(parquet, columns, message):
     with pytest.raises(ValueError, match=message):
         load_prompts(parquet(**columns))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_two_columns_of_one_name_are_refused(tmp_path, lazy):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array([text]) for text in "abc"], names=["text", "n", "text"])
+    parquet.write_table(table, path := tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="a.parquet has 'text' more than once; rename"):
+        load_prompts(path, lazy=lazy)
 
 
 def test_damaged_parquet_files_are_refused(parquet, tmp_path):

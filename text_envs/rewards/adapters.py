@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from .base import Reward, RewardError, RewardFunction
-from .calling import Pending, abandon, is_awaitable, name_of, shown, together
+from .calling import Pending, abandon, is_awaitable, is_failure, name_of, shown, together
 
 
 class PerSample(Reward):
@@ -40,10 +40,12 @@ class PerSample(Reward):
     async def _awaited(self, value: Any, prompt: str, completion: str) -> Any:
         try:
             return await value
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             raise self._failed(error, prompt, completion) from error
 
-    def _failed(self, error: Exception, prompt: str, completion: str) -> RewardError:
+    def _failed(self, error: BaseException, prompt: str, completion: str) -> RewardError:
         return RewardError(f"{name_of(self.function)} raised {error!r} on {shown(prompt, completion)}")
 
 

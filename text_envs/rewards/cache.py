@@ -13,8 +13,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..spaces import first_surrogate
 from .base import Reward, RewardError, RewardFunction, WeightedSum
-from .calling import Pending, checked, is_awaitable
+from .calling import Pending, checked, is_awaitable, is_finite
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,7 +46,8 @@ class Cached(Reward):
 
     Raises:
         TypeError: if the reward is not callable, or a WeightedSum.
-        ValueError: if max_size is not positive, or there is a path and no name, or the reverse.
+        ValueError: if max_size is not positive, there is a path and no name, or the reverse, or the name holds
+            half a character.
         RewardError: if the file is damaged, or not a cache of rewards; it is left as it is.
     """
 
@@ -70,6 +72,10 @@ class Cached(Reward):
             raise ValueError(
                 f"path={path!r} and name={name!r}: a file needs a name for the reward, such as "
                 'name="judge, prompt 2", by which it tells one reward, and one version of it, from another'
+            )
+        if name is not None and first_surrogate(name) is not None:
+            raise ValueError(
+                f"name={name!r} holds a lone surrogate, half a character, which no file can; leave it out"
             )
         self.function, self.columns, self.max_size = function, tuple(columns), max_size
         self.path = None if path is None else Path(fspath(path))
@@ -167,6 +173,11 @@ class Cached(Reward):
             for key in keys:
                 row = file.execute("SELECT value FROM rewards WHERE name = ? AND asked = ?", (self.name, key))
                 for (value,) in row:
+                    if value is not None and not is_finite(value):
+                        raise RewardError(
+                            f"{path} holds {value!r:.100} for {self.name!r}, which no reward answers: something "
+                            "else wrote it; move the file away, and a new one will be made"
+                        )
                     found[key] = value
         return found
 

@@ -10,6 +10,9 @@ import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ RewardFunction = Callable[..., Values | Awaitable[Values]]
 # By process: a fork inherits the loop, but not the thread that runs it.
 _loops: dict[int, tuple[asyncio.AbstractEventLoop, threading.Thread]] = {}
 _loops_lock = threading.Lock()
+_CHANGEABLE = (list, dict, set, tuple, np.ndarray)  # or, a tuple, what may hold such
 
 
 class RewardError(RuntimeError):
@@ -55,7 +59,14 @@ def call_all(
         abandon(returned)
         raise
     if any(map(is_awaitable, returned)):
-        returned = wait(returned)
+        waited = [name_of(reward) for reward, answer in zip(rewards, returned, strict=True) if is_awaitable(answer)]
+        try:
+            returned = wait(returned)
+        except CancelledError as error:
+            raise RewardError(
+                f"{' or '.join(waited)} cancelled the task it ran in{_first(prompts, completions)}; cancel only "
+                "tasks of your own"
+            ) from error
     return [
         checked(reward, values, prompts, completions, none_allowed=none_allowed)
         for reward, values in zip(rewards, returned, strict=True)
@@ -72,7 +83,7 @@ def checked(
     """
     name = name_of(reward)
     shape = getattr(values, "shape", None)  # an array's or a tensor's
-    if shape is None and isinstance(values, Sequence):
+    if shape is None and isinstance(values, Sequence) and not isinstance(values, bytes | bytearray):
         shape = (len(values),)
     if shape is None or tuple(shape) != (len(completions),):
         if shape is None:
@@ -145,16 +156,17 @@ def wait(results: list[Any]) -> list[Any]:
 
     Raises:
         RuntimeError: if called on the background loop itself, which would wait for itself.
+        CancelledError: if what is awaited cancels the task that waits for it.
     """
     import asyncio
 
     with _loops_lock:
-        if os.getpid() not in _loops:
+        loop, thread = _loops.get(os.getpid(), (None, None))
+        if loop is None or thread is None or not thread.is_alive():
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name="text-envs-async-rewards", daemon=True)
+            thread = threading.Thread(target=_run, args=(loop,), name="text-envs-async-rewards", daemon=True)
             thread.start()
             _loops[os.getpid()] = loop, thread
-        loop, thread = _loops[os.getpid()]
     if threading.current_thread() is thread:
         abandon(results)
         raise RuntimeError(
@@ -167,6 +179,16 @@ def wait(results: list[Any]) -> list[Any]:
     except BaseException:  # an interrupt of this thread, too, stops what is under way
         future.cancel()
         raise
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether what an async reward raised is its own failure: not an interrupt, nor its being stopped."""
+    import asyncio
+
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or not task.cancelling()
+    return isinstance(error, Exception)
 
 
 def abandon(results: Iterable[Any]) -> None:
@@ -199,10 +221,11 @@ def shown(prompt: str, completion: str, most: int = 300) -> str:
 
 def _called(reward: RewardFunction, prompts: list[str], completions: list[str], columns: Mapping[str, Any]) -> Any:
     """Return what a reward returns, or an awaitable of it; either raises nothing but RewardError."""
-    # A reward may change the lists it is given. TRL hands over what is not a list, too, such as its state.
-    copies = {name: list(given) if isinstance(given, list) else given for name, given in columns.items()}
+    copies = {name: _copied(name, given) for name, given in columns.items()}
     try:
-        values = reward(prompts=list(prompts), completions=list(completions), **copies)
+        values = reward(
+            prompts=_copied("prompts", prompts), completions=_copied("completions", completions), **copies
+        )
     except RewardError:
         raise
     except Exception as error:
@@ -217,11 +240,37 @@ async def _awaited(reward: RewardFunction, values: Any, prompts: list[str], comp
         return await values
     except RewardError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise _failed(reward, error, prompts, completions) from error
 
 
-def _failed(reward: RewardFunction, error: Exception, prompts: list[str], completions: list[str]) -> RewardError:
+def _copied(name: str, given: Any) -> Any:
+    """Return a copy that a reward may change without others seeing it: the data set, the other terms."""
+    if not isinstance(given, list):  # TRL hands over such things, too: its state
+        return given
+    if not any(issubclass(kind, _CHANGEABLE) for kind in set(map(type, given))):
+        return list(given)
+    if name == "completion_ids":  # rows of integers, which deepcopy would visit one by one
+        return [row.copy() if isinstance(row, list) else row for row in given]
+    return [deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in given]
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop for good.
+
+    A task that raises SystemExit or KeyboardInterrupt stops its loop, and whoever waits for the task gets the
+    exception only when the loop goes on.
+    """
+    while not loop.is_closed():
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
+
+
+def _failed(
+    reward: RewardFunction, error: BaseException, prompts: list[str], completions: list[str]
+) -> RewardError:
     remedy = "mend the function, or let it return a value for such texts"
     if isinstance(error, TypeError):
         remedy += ". It is called as reward(prompts=..., completions=..., **columns)"

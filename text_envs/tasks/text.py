@@ -26,7 +26,7 @@ from .base import Samples, Score, Task, Utterances, at_least, pad
 LongPrompts = Literal["refuse", "keep_end", "keep_start"]
 PromptSource = str | PathLike[str] | Iterable[str] | Prompts | None
 Split = Literal["train", "test"] | None
-_TAKEN = ("prompts", "completions", "completion_ids")
+_TAKEN = ("prompts", "completions", "completion_ids", "self")  # a reward that is an object gets itself as self
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..readers import once
 from ..tokenizer import WordTokenizer
 from ..words import KNOWLEDGE
 from .base import at_least
@@ -37,7 +39,8 @@ class TwentyQuestions(Game):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not JSON of that form, a word is reserved, or is both a thing and a trait.
+        ValueError: if the file is not JSON of that form or has a thing twice, a word is reserved, or is both a
+            thing and a trait.
         TypeError: if the knowledge is not of that form.
 
     Source: the parlour game; as a task for agents, LMRL-Gym, Abdulhai et al. 2023, arXiv:2311.18232.
@@ -90,10 +93,10 @@ def _checked(knowledge: Any) -> Mapping[str, Sequence[str]]:
     """Return what is known, read from a file if it is a path."""
     if isinstance(knowledge, str | PathLike):
         path = Path(knowledge)
-        if not path.is_file():
-            raise FileNotFoundError(f"knowledge={str(path)!r} is no file; pass a JSON file or a dict {_FORM}")
+        if not os.path.isfile(path):  # no error, unlike Path's, for a text too long to be a name
+            raise FileNotFoundError(f"knowledge={str(path)!r:.200} is no file; pass a JSON file or a dict {_FORM}")
         try:
-            knowledge = json.loads(path.read_text(encoding="utf-8"))
+            knowledge = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
         except ValueError as error:
             raise ValueError(f"{path}: not JSON in UTF-8: {error}; write an object {_FORM}") from error
     if not isinstance(knowledge, Mapping):

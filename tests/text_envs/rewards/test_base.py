@@ -42,6 +42,7 @@ def test_functions_of_one_pair_or_of_messages_become_rewards():
         ([1.0, 2.0], "returned 2 values for 3 completions.*completion 'one'.*per_sample"),
         (1.0, "returned 1.0 for 3 completions"),
         (None, "returned None for 3 completions"),
+        (b"abc", r"returned b'abc' for 3 completions.*return a list"),
         ({1.0, 2.0, 3.0}, r"returned \{1.0, 2.0, 3.0\} for 3 completions.*return a list"),
         ({"one": 1.0, "two": 2.0, "three": 3.0}, r"returned \{'one': 1.0, .*\} for 3 completions.*return a list"),
         (np.ones((3, 1)), r"returned an array of shape \(3, 1\) for 3 completions"),
@@ -79,6 +80,26 @@ def test_a_reward_may_change_the_lists_it_gets():
     both = WeightedSum({"first": (clears, 1.0), "second": (clears, 1.0)})
     assert call(clears, rating=rating) == [3.0, 7.0, 8.0] and call(both, rating=rating) == [6.0, 14.0, 16.0]
     assert (PROMPTS, COMPLETIONS, rating) == (["p", "q", "r"], ["one", "one two", "bad text"], [1, 2, 3])
+
+
+def test_a_reward_may_change_what_is_in_the_lists_it_gets():
+    def changes(prompts, completions, tags, facts, where, numbers, completion_ids):
+        seen = [len(x) + len(y["of"]) + len(ids) for x, y, ids in zip(tags, facts, completion_ids, strict=True)]
+        for i, ids in enumerate(completion_ids):
+            tags[i].append("new")
+            facts[i]["of"].append("new")
+            where[i][0].append("new")
+            numbers[i] += 1
+            ids.clear()
+        return seen
+
+    tags, facts, places = ["a"], {"of": []}, (["x"],)
+    rows = {"tags": [tags] * 3, "facts": [facts, facts, {"of": []}], "where": [places] * 3}
+    numbers, ids = np.zeros(1), [[1], [], [1, 2]]
+    rows |= {"numbers": [numbers] * 3, "completion_ids": ids}
+    both = WeightedSum({"first": (changes, 1.0), "second": (changes, 1.0)})
+    assert call(changes, **rows) == [2.0, 1.0, 3.0] and call(both, **rows) == [4.0, 2.0, 6.0]
+    assert (tags, facts, places, numbers, ids) == (["a"], {"of": []}, (["x"],), 0, [[1], [], [1, 2]])
 
 
 def test_a_reward_that_raises_is_chained_and_shows_the_text():

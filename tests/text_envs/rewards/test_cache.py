@@ -171,6 +171,18 @@ def test_a_file_that_is_damaged_on_the_way_is_an_error(tmp_path):
         Cached(Length(), path=tmp_path / "no such folder" / "rewards.sqlite", name="length")
 
 
+@pytest.mark.parametrize("value", ["much", b"1", float("inf")])
+def test_what_no_reward_answers_is_refused_in_a_file(tmp_path, value):
+    path = tmp_path / "rewards.sqlite"
+    reward = Cached(Length(), path=path, name="length")
+    reward([""], ["a"])
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE rewards SET value = ?", (value,))
+    file.close()
+    with pytest.raises(RewardError, match=f"sqlite holds {value!r} for 'length', which no reward answers"):
+        Cached(Length(), path=path, name="length")([""], ["a"])
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -179,6 +191,11 @@ def test_a_file_that_is_damaged_on_the_way_is_an_error(tmp_path):
         (lambda: Cached(Length(), columns="rating"), TypeError, r'such as columns=\["rating"\]'),
         (lambda: Cached(Length(), path="file"), ValueError, "path='file' and name=None: a file needs a name"),
         (lambda: Cached(Length(), name="length"), ValueError, "path=None and name='length'"),
+        (
+            lambda: Cached(Length(), path="file", name="x\ud800"),
+            ValueError,
+            r"name='x\\ud800' holds a lone surrogate",
+        ),
         (lambda: Cached(Length(), max_size=0), ValueError, "max_size is at least 1, or None, got 0"),
     ],
 )

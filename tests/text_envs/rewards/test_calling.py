@@ -1,6 +1,7 @@
 import asyncio
 import functools
 import gc
+import os
 import pickle
 import threading
 import time
@@ -8,7 +9,7 @@ import warnings
 
 import pytest
 
-from text_envs.rewards import Cached, Length, RewardError, WeightedSum, conversational, per_sample
+from text_envs.rewards import Cached, Length, RewardError, WeightedSum, calling, conversational, per_sample
 from text_envs.rewards.base import evaluate
 
 PROMPTS, COMPLETIONS = ["p", "q", "r"], ["one", "one two", "bad text"]
@@ -134,6 +135,63 @@ def test_an_async_reward_that_fails_shows_the_text_and_stops_the_others():
     assert stopped.wait(5) and time.monotonic() - begun < 30
     with pytest.raises(RewardError, match="broken_pair raised ZeroDivisionError.*completion 'one two'"):
         call(per_sample(broken_pair))
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_interrupt_inside_an_async_reward_reaches_the_caller(error):
+    async def leaves(prompts, completions, **columns):
+        await asyncio.sleep(0.001)
+        raise error(3)
+
+    async def in_a_task_of_its_own(prompts, completions, **columns):
+        return await asyncio.create_task(leaves(prompts, completions))
+
+    for reward in (
+        leaves,
+        in_a_task_of_its_own,
+        per_sample(lambda prompt, completion: leaves([prompt], [completion])),
+    ):
+        with pytest.raises(error, match="3"):
+            call(reward)
+        assert call(later) == LENGTHS
+
+
+def test_a_loop_whose_thread_has_died_is_replaced(monkeypatch):
+    dead = threading.Thread()
+    monkeypatch.setitem(calling._loops, os.getpid(), (asyncio.new_event_loop(), dead))
+    assert call(later) == LENGTHS
+
+
+async def raises_cancelled(prompts, completions, **columns):
+    raise asyncio.CancelledError
+
+
+async def awaits_what_was_cancelled(prompts, completions, **columns):
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+async def cancels_itself(prompts, completions, **columns):
+    asyncio.current_task().cancel()
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (raises_cancelled, "raises_cancelled raised CancelledError.* on prompt 'p', completion 'one'"),
+        (awaits_what_was_cancelled, "what_was_cancelled raised CancelledError.* on prompt 'p', completion 'one'"),
+        (
+            per_sample(lambda prompt, completion: raises_cancelled([prompt], [completion])),
+            "lambda> raised CancelledError.* on prompt 'p', completion 'one'",
+        ),
+        (cancels_itself, "cancels_itself cancelled the task it ran in on prompt 'p', completion 'one'"),
+    ],
+)
+def test_a_cancelled_async_reward_is_named_with_the_text(reward, message):
+    with pytest.raises(RewardError, match=message):
+        call(reward)
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, float("nan"), 1.0], None])

@@ -176,6 +176,8 @@ def test_prompts_need_tokens_and_columns_need_free_names():
         make(Length(), Prompts(("unheard-of",)))
     with pytest.raises(ValueError, match="rewards already get 'completions'"):
         make(Length(), Prompts(("film",), {"completions": ("x",)}))
+    with pytest.raises(ValueError, match="rewards already get 'self'"):
+        make(Length(), Prompts(("film",), {"self": ("x",)}))
     with pytest.raises(ValueError, match="rewards already get 'mood'"):
         make(Length(), Prompts(("film",), {"mood": ("x",)}), conditions=[{"mood": 1}], instruction="{mood} {text}")
     with pytest.raises(ValueError, match="no prompts"):

@@ -66,12 +66,16 @@ def test_knowledge_of_a_file(tmp_path):
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="pets.json: not JSON in UTF-8"):
         TwentyQuestions(knowledge=path)
+    path.write_text('{"cat": ["furry"], "cat": ["big"], "dog": ["big"]}', encoding="utf-8")
+    with pytest.raises(ValueError, match="pets.json: .* an object has 'cat' more than once"):
+        TwentyQuestions(knowledge=path)
 
 
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
         ({"knowledge": "none.json"}, FileNotFoundError, "'none.json' is no file; pass a JSON file"),
+        ({"knowledge": "a" * 5000}, FileNotFoundError, "knowledge='a{190,199} is no file"),
         ({"knowledge": ["dog"]}, TypeError, r"knowledge is a mapping .*, got \['dog'\]"),
         ({"knowledge": {"dog": "barks"}}, TypeError, r"knowledge\['dog'\] is a list of traits, got 'barks'"),
         ({"knowledge": {"dog": [["legs"]]}}, TypeError, r"things and traits are words, got \['legs'\] in"),
