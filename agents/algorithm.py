@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from .checkpoint import CheckpointError, check_checkpoint, write_whole
+from .checkpoint import FORMAT_VERSION, CheckpointError, check_checkpoint, check_format, versions, write_whole
 from .vec_env import VectorEnvAdapter
 
 
@@ -25,11 +25,21 @@ class TextAlgorithm(BaseAlgorithm):
         return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _remember_architecture(self) -> None:
-        """Let the model's config stand for the model in what is saved: the weights lie in the state dict."""
-        self.policy_kwargs = {**self.policy_kwargs, "model": self.policy.backbone.config}  # type: ignore[union-attr]
+        """Let what rebuilds the model stand for it in what is saved; see `Backbone.source`."""
+        self.policy_kwargs = {**self.policy_kwargs, "model": self.policy.backbone.source}  # type: ignore[union-attr]
+
+    @classmethod
+    def _name(cls) -> str:
+        """Return the name of the nearest class of this package: a user's subclass can be loaded as that."""
+        return next(base.__name__ for base in cls.__mro__ if base.__module__.split(".")[0] == __package__)
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
-        """Write a checkpoint: the whole file, or the old one stays."""
+        """Write a checkpoint: the whole file, or the old one stays.
+
+        It holds every weight, but not the base of a LoRA policy, or a reference, that was given as a folder, a Hub
+        id or a GGUF file: of that its name and a hash of its weights. `load` finds it there again.
+        """
+        self.checkpoint_format = {"version": FORMAT_VERSION, "algorithm": self._name()}
         if not isinstance(path, str | Path):
             super().save(path, exclude, include)
             return
@@ -41,22 +51,39 @@ class TextAlgorithm(BaseAlgorithm):
         """Load a checkpoint, see `stable_baselines3.common.base_class.BaseAlgorithm.load`.
 
         Raises:
-            CheckpointError: if the file is truncated, damaged, another algorithm's or something else.
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if it is truncated, damaged, another version's, another algorithm's or something else,
+                or the base model that it names is gone or has changed.
         """
-        if isinstance(path, str | Path):
-            path = check_checkpoint(path)
+        path = check_checkpoint(path)
+        check_format(path, cls._name())
         try:
             return super().load(path, env=env, device=device, **kwargs)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} names a base model that cannot be loaded ({error}); put it back, or say where it lies: "
+                'load(path, custom_objects={"policy_kwargs": {"model": FOLDER, ...}}), and "reference" likewise'
+            ) from error
         except (
             AttributeError,
+            AssertionError,
             TypeError,
             KeyError,
+            ImportError,
             RuntimeError,
             EOFError,
             struct.error,
             UnpicklingError,
         ) as error:
             raise CheckpointError(
-                f"{path} is no checkpoint of {cls.__module__.split('.')[0]}.{cls.__name__} "
-                f"({type(error).__name__}: {error}); load it with the class that saved it"
+                f"{path} is no checkpoint of {__package__}.{cls.__name__} ({type(error).__name__}: {error}); load "
+                f"it with the class and the versions that saved it ({versions(path)})"
             ) from error
+
+
+def find_tokenizer(env: VecEnv) -> list[Any]:
+    """Return the environment's tokenizer, or an empty list where it shows none."""
+    try:
+        return [tokenizer for tokenizer in env.get_attr("tokenizer")[:1] if tokenizer is not None]
+    except AttributeError:
+        return []

@@ -124,7 +124,8 @@ def _load_model(source: ModelSource, trust_remote_code: bool) -> PreTrainedModel
     if isinstance(source, PreTrainedModel):
         return copy.deepcopy(source).float()  # a caller's module is not trained behind its back
     if isinstance(source, PreTrainedConfig):
-        return AutoModelForCausalLM.from_config(source, trust_remote_code=trust_remote_code).float()
+        config = copy.deepcopy(source)  # nor is a caller's config changed
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).float()
     if not isinstance(source, str | Path):
         raise TypeError(
             f"model={source!r} is a {type(source).__name__}; pass a transformers config, a folder, a Hub id, "
@@ -163,13 +164,15 @@ class Backbone(nn.Module):
         context_length: L, the longest observation.
         fresh_head: replace the output layer by a new untied one (Q-values are not logits).
 
+    Attributes:
+        source: what rebuilds the model together with a state dict: its config, or where its untrained base lies.
+
     Raises:
         ValueError: if the model has fewer outputs than V, fewer positions than L, an output layer that is not
             a plain linear map of the last hidden state, or attention to what comes later in the text.
     """
 
     source: str | PreTrainedConfig
-    """What rebuilds the model together with a state dict: its config, or where its untrained base lies."""
 
     def __init__(self, spec: ModelSpec, vocab_size: int, context_length: int, fresh_head: bool = False) -> None:
         super().__init__()
@@ -178,9 +181,10 @@ class Backbone(nn.Module):
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.dropout = spec.dropout
-        self.dtype = None if spec.dtype is None else _as_dtype(spec.dtype)
+        dtype = None if spec.dtype is None else _as_dtype(spec.dtype)
+        self.dtype: torch.dtype | None = None  # while the model is looked at
         self._context: Cache | None = FreshCache()
-        self._compile, self._compiled = spec.compile, None
+        self._compile = False
         self._check_sizes()
         self._check_outputs()
         self.source, self._base_hash = self.config, None
@@ -188,6 +192,7 @@ class Backbone(nn.Module):
             self.source, self._base_hash = _address(source), weights_hash(self.model)
         if spec.lora is not None:
             self._add_lora(spec.lora)
+        self.language_head: nn.Linear | None = None
         if fresh_head:
             self._replace_head()
         if spec.frozen:
@@ -198,10 +203,13 @@ class Backbone(nn.Module):
         self._base_names = [name for name, parameter in named if not parameter.requires_grad]
         self.register_state_dict_post_hook(_leave_base_out)
         self.register_load_state_dict_pre_hook(_expect_same_base)
-        if self.dtype is not None:
+        self.dtype = dtype
+        self._compile = spec.compile
+        self._compiled: Callable | None = None
+        if dtype is not None:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(self.dtype)
+                    parameter.data = parameter.data.to(dtype)
         self.train(False)
 
     @property
@@ -254,8 +262,14 @@ class Backbone(nn.Module):
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Return (..., V) float32 scores of hidden states (..., D): logits of a policy, or Q-values."""
+        return self._scored(self.head, hidden)
+
+    def language_scores(self, hidden: Tensor) -> Tensor:
+        """Return (..., V) float32 logits of the language model, where LoRA left it whole beside a fresh head."""
+        return self._scored(self.head if self.language_head is None else self.language_head, hidden)
+
+    def _scored(self, head: nn.Linear, hidden: Tensor) -> Tensor:
         with self.autocast():
-            head = self.head
             if head.out_features == self.vocab_size:
                 return head(hidden).float()
             bias = None if head.bias is None else head.bias[: self.vocab_size]
@@ -319,7 +333,7 @@ class Backbone(nn.Module):
                 f"model's own tokenizer in the environment, or a model with vocab_size >= {self.vocab_size}"
             )
         positions = getattr(self.config, "max_position_embeddings", None)
-        if positions is not None and positions < self.context_length:
+        if positions is not None and 0 < positions < self.context_length:  # XLNet says -1
             raise ValueError(
                 f"{name} has {positions} positions but observations hold {self.context_length} tokens; use a "
                 "model with more positions, or shorter prompts or a smaller max_new_tokens"
@@ -382,20 +396,21 @@ class Backbone(nn.Module):
             raise TypeError(f"lora={lora!r}; give a rank of at least 1, a peft.LoraConfig, or None")
         if isinstance(lora, int):
             config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
+        named = self.model.named_modules()
+        linear = sorted({name.rpartition(".")[2] for name, part in named if _is_linear(part)})
         try:
             self.model.add_adapter(config)
         except ValueError as error:
-            linear = sorted(
-                {name.rpartition(".")[2] for name, part in self.model.named_modules() if _is_linear(part)}
-            )
             raise ValueError(
-                f"lora={lora!r} does not fit {type(self.model).__name__} ({error}); its linear layers are {linear}: "
-                'name some of them in target_modules, or give a rank ("all-linear")'
+                f"lora does not fit {type(self.model).__name__}, whose linear layers are {linear}: {error} "
+                "Name some of them: lora=peft.LoraConfig(r=8, target_modules=[...])"
             ) from error
 
     def _replace_head(self) -> None:
         head = nn.Linear(self.width, self.head.out_features, bias=False, device=self.model.device)
         nn.init.normal_(head.weight, std=0.02)
+        if self.has_lora:  # the base can still speak: it is the reference of guided exploration
+            self.language_head = self.head
         self.model.set_output_embeddings(head)
         self.model.config.tie_word_embeddings = False
 

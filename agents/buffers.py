@@ -6,7 +6,7 @@ Both keep each episode's token ids once and hand out whole fragments, packed for
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer, RolloutBu
 from torch import Tensor
 
 from .losses import Advantage, group_advantages
+from .masks import pack_masks, stack_masks
 from .packing import Fragment, Packed, buckets, minibatches, pack
 
 
@@ -28,7 +29,10 @@ class PackedTensors(NamedTuple):
 
 
 class RolloutBatch(NamedTuple):
-    """A minibatch of whole fragments; every tensor but `packs` is (N,), ordered as the packs' transitions."""
+    """A minibatch of whole fragments; every tensor but `packs` is (N,), ordered as the packs' transitions.
+
+    `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are.
+    """
 
     packs: list[PackedTensors]
     transition: Tensor
@@ -37,6 +41,7 @@ class RolloutBatch(NamedTuple):
     old_log_prob: Tensor
     advantages: Tensor
     returns: Tensor
+    masks: Tensor | None
 
 
 class ReplayBatch(NamedTuple):
@@ -48,6 +53,7 @@ class ReplayBatch(NamedTuple):
         actions: (N,) int64.
         rewards: (N,) one-step reward, or the discounted sum of up to n.
         discounts: (N,) gamma^n, 0 where the episode terminated within n steps.
+        next_masks: (N, ceil(V / 8)) bits of the legal actions in the next states, None where all are.
     """
 
     packs: list[PackedTensors]
@@ -55,6 +61,7 @@ class ReplayBatch(NamedTuple):
     actions: Tensor
     rewards: Tensor
     discounts: Tensor
+    next_masks: Tensor | None
 
 
 def context_length(observations: np.ndarray, pad: int) -> np.ndarray:
@@ -67,7 +74,23 @@ def to_device(packed: Packed, device: torch.device | str) -> PackedTensors:
     return PackedTensors(*(torch.as_tensor(array).to(device, non_blocking=True) for array in packed))
 
 
-class EpisodeRolloutBuffer(RolloutBuffer):
+class EpisodeKeeper:
+    """What both kinds share, a mixin before SB3's: how large packs are, and masks until their step is added."""
+
+    _chosen_under: np.ndarray | None = None
+    max_tokens: int | None = None  # of a pack, padding among them
+
+    def remember_masks(self, legal: np.ndarray) -> None:
+        """Keep the masks (B, V) under which the actions of the next step are chosen."""
+        self._chosen_under = pack_masks(legal)
+
+    def _take_masks(self, n_rows: int) -> np.ndarray:
+        """Return their bits (B, ceil(V / 8)), (B, 0) where every action was legal."""
+        bits, self._chosen_under = self._chosen_under, None
+        return np.zeros((n_rows, 0), np.uint8) if bits is None else bits
+
+
+class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
     """SB3's rollout buffer, kept as fragments: one context for all of an episode's steps within the rollout.
 
     Args:
@@ -90,11 +113,13 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.returns = np.zeros(shape, np.float32)
         self.values = np.zeros(shape, np.float32)
         self.log_probs = np.zeros(shape, np.float32)
+        self.masks = np.zeros((*shape, 0), np.uint8)  # bits; as wide as they need to be from the first step on
         self.fragments: list[Fragment] = []
         self._waiting: list[tuple[Tensor, Tensor]] = []  # values and log-probabilities still on the device
         self._begin = np.zeros(self.n_envs, np.int64)  # step at which each row's open fragment began
         self._context = np.zeros((self.n_envs, *self.obs_shape), np.int64)
         self.generator_ready = False
+        self._last: tuple[Tensor, np.ndarray] | None = None
         self.pos, self.full = 0, False
 
     def add(
@@ -115,6 +140,10 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start
+        masks = self._take_masks(self.n_envs)
+        if self.pos == 0:
+            self.masks = np.zeros((self.buffer_size, *masks.shape), np.uint8)
+        self.masks[self.pos] = masks
         self._waiting.append((value.flatten(), log_prob.flatten()))
         self.pos += 1
         self.full = self.pos == self.buffer_size
@@ -143,6 +172,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     def recompute_returns_and_advantage(self) -> None:
         """Compute GAE again, after the rewards changed."""
+        assert self._last is not None
         super().compute_returns_and_advantage(*self._last)
 
     def get(self, batch_size: int | None = None) -> Iterator[RolloutBatch]:  # type: ignore[override]
@@ -157,6 +187,9 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             per_call = max(1, batch_size // max(1, len(self.fragments[bucket[0]].transition)))
             yield from self._batches([bucket[i : i + per_call] for i in range(0, len(bucket), per_call)])
 
+    def _pack(self, rows: Sequence[Fragment | GroupEpisode]) -> tuple[list[PackedTensors], np.ndarray]:
+        return pack_buckets([r.ids for r in rows], [r.position for r in rows], self.device, self.max_tokens)
+
     def _batches(self, groups: list[np.ndarray]) -> Iterator[RolloutBatch]:
         columns = [
             torch.as_tensor(array.reshape(-1), device=self.device)
@@ -164,29 +197,39 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         ]
         for group in groups:
             fragments = [self.fragments[index] for index in group]
-            packs, order = pack_buckets([f.ids for f in fragments], [f.position for f in fragments], self.device)
+            packs, order = self._pack(fragments)
             transition = np.concatenate([fragments[index].transition for index in order])
             where = torch.as_tensor(transition, device=self.device)
-            yield RolloutBatch(packs, where, *(column[where] for column in columns))
+            masks = stack_masks([self.masks.reshape(self.lengths.size, -1)[transition]], self.device)
+            actions, values, log_probs, advantages, returns = (column[where] for column in columns)
+            yield RolloutBatch(packs, where, actions, values, log_probs, advantages, returns, masks)
 
 
 class GroupBatch(NamedTuple):
-    """A minibatch of whole episodes; every tensor but `packs` is (N,), ordered as the packs' transitions."""
+    """A minibatch of whole episodes; every tensor but `packs` is (N,), ordered as the packs' transitions.
+
+    `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are.
+    """
 
     packs: list[PackedTensors]
     actions: Tensor
     old_log_prob: Tensor
     advantages: Tensor
+    masks: Tensor | None
 
 
 class GroupEpisode(NamedTuple):
-    """An episode, finished or not: its last context, (t,) positions and actions, log-probabilities and rewards."""
+    """An episode, finished or not: its last context and, for each of t transitions, what follows.
+
+    `masks` are the bits (t, ceil(V / 8)) of the legal actions, (t, 0) where all are.
+    """
 
     ids: np.ndarray
     position: np.ndarray
     actions: np.ndarray
     log_probs: np.ndarray
     rewards: np.ndarray
+    masks: np.ndarray
 
     def joined(self, later: GroupEpisode) -> GroupEpisode:
         """Return this stretch of an episode and the one that follows it."""
@@ -230,10 +273,15 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         self._close_all()
         for fragment in self.fragments:
             step, row = divmod(int(fragment.transition[-1]), self.n_envs)
-            columns = [
-                array.reshape(-1)[fragment.transition] for array in (self.actions, self.log_probs, self.rewards)
-            ]
-            episode = GroupEpisode(fragment.ids, fragment.position, *columns)
+            where = fragment.transition
+            episode = GroupEpisode(
+                fragment.ids,
+                fragment.position,
+                self.actions.reshape(-1)[where],
+                self.log_probs.reshape(-1)[where],
+                self.rewards.reshape(-1)[where],
+                self.masks.reshape(self.lengths.size, -1)[where],
+            )
             if row in self._cut:
                 episode = self._cut.pop(row).joined(episode)
             last = step == self.pos - 1
@@ -250,12 +298,18 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         sizes = np.array([len(episode.actions) for episode in episodes])
         for chosen in minibatches(sizes, batch_size or int(sizes.sum()), self.rng):
             part = [episodes[i] for i in chosen]
-            packs, order = pack_buckets([e.ids for e in part], [e.position for e in part], self.device)
+            packs, order = self._pack(part)
             spread = np.repeat(advantages[chosen[order]], sizes[chosen[order]]).astype(np.float32)
-            actions, log_probs = (
-                np.concatenate([getattr(part[i], name) for i in order]) for name in ("actions", "log_probs")
+            actions, log_probs, advantage = (
+                torch.as_tensor(column, device=self.device)
+                for column in (
+                    np.concatenate([part[i].actions for i in order]),
+                    np.concatenate([part[i].log_probs for i in order]),
+                    spread,
+                )
             )
-            yield GroupBatch(packs, *(torch.as_tensor(a, device=self.device) for a in (actions, log_probs, spread)))
+            masks = stack_masks([part[i].masks for i in order], self.device)
+            yield GroupBatch(packs, actions, log_probs, advantage, masks)
 
     def _finish(self, row: int, episode: GroupEpisode) -> None:
         key = row // self.group_size, int(self._count[row])
@@ -273,10 +327,13 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
 
 
 def pack_buckets(
-    contexts: list[np.ndarray], positions: list[np.ndarray], device: torch.device | str
+    contexts: list[np.ndarray],
+    positions: list[np.ndarray],
+    device: torch.device | str,
+    max_tokens: int | None = None,
 ) -> tuple[list[PackedTensors], np.ndarray]:
     """Return packs of rows of similar length, and the order in which they hold the rows."""
-    groups = buckets(np.array([len(ids) for ids in contexts]))
+    groups = buckets(np.array([len(ids) for ids in contexts]), most=max_tokens)
     packs = [pack([contexts[i] for i in group], [positions[i] for i in group]) for group in groups]
     return [to_device(packed, device) for packed in packs], np.concatenate(groups)
 
@@ -290,6 +347,8 @@ class Episode(NamedTuple):
         actions: (T,).
         rewards: (T,) float32.
         terminated: whether the end is final (False: cut by a time limit, so it is bootstrapped).
+        masks: (T + 1, ceil(V / 8)) bits of the legal actions before each action and at the end, (T + 1, 0) where
+            all are.
     """
 
     ids: np.ndarray
@@ -297,9 +356,10 @@ class Episode(NamedTuple):
     actions: np.ndarray
     rewards: np.ndarray
     terminated: bool
+    masks: np.ndarray
 
 
-class EpisodeReplayBuffer(ReplayBuffer):
+class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
     """Replay of whole episodes; each token is stored once, where a stock buffer stores 2 L of them a transition.
 
     Args:
@@ -342,7 +402,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
     def drop_unfinished(self) -> None:
         """Forget the episodes that have not ended: their environment was reset."""
-        self._open: list[list[tuple[int, int, float]]] = [[] for _ in range(self.n_envs)]
+        self._open: list[list[tuple[int, int, float, np.ndarray]]] = [[] for _ in range(self.n_envs)]
 
     def size(self) -> int:
         """Return the transitions in finished episodes."""
@@ -350,7 +410,9 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
     def nbytes(self) -> int:
         """Return the bytes that finished episodes take, objects included."""
-        return sum(sum(array.nbytes + 112 for array in episode[:4]) + 120 for episode in self.episodes)
+        return sum(
+            sum(array.nbytes + 112 for array in (*episode[:4], episode.masks)) + 120 for episode in self.episodes
+        )
 
     def add(
         self,
@@ -364,16 +426,16 @@ class EpisodeReplayBuffer(ReplayBuffer):
         """Add one step of every row; `next_obs` holds the final observation where the episode ended."""
         length = context_length(obs, self.pad)
         action = action.reshape(-1)
+        masks = self._take_masks(self.n_envs)
         for row in range(self.n_envs):
             if self._open[row] and length[row] <= self._open[row][-1][0]:
                 self._open[row] = []  # contexts only grow, so the row was reset without an end
-            self._open[row].append((int(length[row]), int(action[row]), float(reward[row])))
+            self._open[row].append((int(length[row]), int(action[row]), float(reward[row]), masks[row]))
             if done[row]:
-                cut = bool(infos[row].get("TimeLimit.truncated", False))
-                self._finish(row, next_obs[row], terminated=not cut)
+                self._finish(row, next_obs[row], infos[row])
 
-    def _finish(self, row: int, final_obs: np.ndarray, terminated: bool) -> None:
-        lengths, actions, rewards = zip(*self._open[row], strict=True)
+    def _finish(self, row: int, final_obs: np.ndarray, info: dict[str, Any]) -> None:
+        lengths, actions, rewards, masks = zip(*self._open[row], strict=True)
         self._open[row] = []
         end = int((final_obs != self.pad).sum())
         self.episodes.append(
@@ -382,12 +444,17 @@ class EpisodeReplayBuffer(ReplayBuffer):
                 np.array([*lengths, end], self.length_type),
                 np.array(actions, self.id_type),
                 np.array(rewards, np.float32),
-                terminated,
+                not info.get("TimeLimit.truncated", False),
+                np.stack([*masks, self._final_mask(info)[: len(masks[0])]]),
             )
         )
         self.n_transitions += len(actions)
         while self.n_transitions > self.buffer_size and len(self.episodes) > 1:
             self.n_transitions -= len(self.episodes.popleft().actions)
+
+    def _final_mask(self, info: dict[str, Any]) -> np.ndarray:
+        """Return the bits of what is legal where an episode was cut: in its info, or else everything."""
+        return pack_masks(np.asarray(info.get("action_mask", np.ones(self.pad)), bool))
 
     def sample(self, batch_size: int, env: Any = None) -> ReplayBatch:  # type: ignore[override]
         """Return episodes drawn uniformly with replacement, about `batch_size` transitions of them."""
@@ -397,7 +464,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
     def batch(self, episodes: list[Episode]) -> ReplayBatch:
         """Return the given episodes as one batch."""
-        groups = buckets(np.array([len(episode.ids) for episode in episodes]))
+        groups = buckets(np.array([len(episode.ids) for episode in episodes]), most=self.max_tokens)
         packs, n_states = [], []
         for group in groups:
             chosen = [episodes[i] for i in group]
@@ -423,6 +490,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
             torch.as_tensor(np.concatenate([e.actions for e in ordered]).astype(np.int64), device=self.device),
             torch.as_tensor(np.concatenate([r for r, _ in returns]), device=self.device),
             torch.as_tensor(np.concatenate([d for _, d in returns]), device=self.device),
+            stack_masks([e.masks[self._ahead(len(e.actions))] for e in ordered], self.device),
         )
 
     def _ahead(self, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, overload
 
 from torch import nn
 
@@ -59,29 +59,77 @@ def _umask() -> int:
     return umask
 
 
-def check_checkpoint(path: str | Path) -> Path:
-    """Return the file's path, ".zip" added where it is missing; it is a whole SB3 checkpoint.
+@overload
+def check_checkpoint(source: str | Path) -> Path: ...
+@overload
+def check_checkpoint(source: IO[bytes]) -> IO[bytes]: ...
+def check_checkpoint(source: str | Path | IO[bytes]) -> Path | IO[bytes]:
+    """Return what can be loaded: the file's path, ".zip" added where it is missing, or the open file.
 
     Raises:
         FileNotFoundError: if there is no such file, with or without ".zip".
         CheckpointError: if it is truncated, damaged or something else.
     """
-    path = Path(path)
+    if isinstance(source, str | Path):
+        source = _find(Path(source))
+    remedy = "load an earlier checkpoint, or train again"
+    if not zipfile.is_zipfile(source):
+        size = source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
+        raise CheckpointError(
+            f"{source} ({size:,} bytes) is not a whole checkpoint: truncated or another kind of file; {remedy}"
+        )
+    try:
+        with zipfile.ZipFile(source) as archive:
+            damaged = archive.testzip()
+            missing = {"data", "policy.pth"} - set(archive.namelist())
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise CheckpointError(f"{source} is damaged ({error}); {remedy}") from error
+    if damaged:
+        raise CheckpointError(f"{source}: its part {damaged!r} is damaged; {remedy}")
+    if missing:
+        raise CheckpointError(f"{source} is a zip file without {sorted(missing)}: truncated or foreign; {remedy}")
+    return source
+
+
+def check_format(source: Path | IO[bytes], algorithm: str) -> None:
+    """Compare a whole checkpoint's format with what is about to load it.
+
+    Args:
+        source: see `check_checkpoint`.
+        algorithm: name of our class that loads it.
+
+    Raises:
+        CheckpointError: if a newer version or another algorithm of ours wrote it.
+    """
+    with zipfile.ZipFile(source) as archive:
+        saved = json.loads(archive.read("data")).get("checkpoint_format")
+    if saved is None:  # a stock algorithm's
+        return
+    if saved["version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{source} has format {saved['version']}, this version of agents reads up to {FORMAT_VERSION}; "
+            "load it with a newer text-envs"
+        )
+    if saved["algorithm"] != algorithm:
+        theirs = saved["algorithm"]
+        raise CheckpointError(
+            f"{source} is no checkpoint of agents.{algorithm}: agents.{theirs} wrote it; use {theirs}.load"
+        )
+
+
+def versions(source: Path | IO[bytes]) -> str:
+    """Return what a checkpoint says of the versions of the packages it was written with."""
+    with zipfile.ZipFile(source) as archive:
+        if "system_info.txt" not in archive.namelist():
+            return "unknown versions"
+        lines = archive.read("system_info.txt").decode().splitlines()
+    wanted = ("- Stable-Baselines3", "- PyTorch", "- Python")
+    return ", ".join(line.removeprefix("- ") for line in lines if line.startswith(wanted))
+
+
+def _find(path: Path) -> Path:
     if not path.is_file() and path.with_name(path.name + ".zip").is_file():
         path = path.with_name(path.name + ".zip")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; check the path given to load()")
-    remedy = "load an earlier checkpoint, or train again"
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a whole checkpoint: truncated or another kind of file; "
-            + remedy
-        )
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-        missing = {"data", "policy.pth"} - set(archive.namelist())
-    if damaged:
-        raise CheckpointError(f"{path}: its part {damaged!r} is damaged; {remedy}")
-    if missing:
-        raise CheckpointError(f"{path} is a zip file without {sorted(missing)}: no SB3 checkpoint; {remedy}")
     return path

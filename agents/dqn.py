@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import math
+from contextlib import nullcontext
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import stable_baselines3
@@ -10,24 +12,47 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import RolloutReturn, Schedule
+from torch import Tensor
 
-from .algorithm import TextAlgorithm
-from .buffers import EpisodeReplayBuffer, ReplayBatch
-from .losses import dqn_loss, q_targets
-from .policies import TransformerQPolicy
+from .backbone import ModelSource
+from .buffers import EpisodeReplayBuffer, PackedTensors, ReplayBatch
+from .kl import ReferenceAlgorithm
+from .losses import dqn_loss, guided_log_probs, q_targets, soft_q_targets, top_actions
+from .masks import ask_masks, check_masks, mask_scores, random_legal, restricts, unpack_masks
+from .policies import TransformerPolicy, TransformerQPolicy, choose
+from .updates import Update, memory_advice
+
+Exploration = Literal["epsilon", "boltzmann", "reference"]
 
 
-class DQN(TextAlgorithm, stable_baselines3.DQN):
+class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
     """Deep Q-learning, Mnih et al. 2015, with double Q-learning, van Hasselt et al. 2016, arXiv:1509.06461.
 
     The arguments are SB3's, in SB3's order; `batch_size` counts transitions. What differs: a batch is whole
-    episodes, exploration is drawn for each row, gamma is 1.
+    episodes, exploration is drawn for each row, gamma is 1. Where the environment restricts actions, only legal
+    ones are tried, and the value of a next state is that of its legal actions.
+
+    With a reference policy, actions are drawn from reference * exp(Q / temperature), and targets and the greedy
+    policy match: the next value is temperature * log sum reference * exp(Q / temperature), and the greedy action
+    is the likeliest (Schulman et al. 2017, arXiv:1704.06440). So a large vocabulary can be explored at all, and
+    no maximum over thousands of untried tokens overestimates. With `top_k` only the reference's k likeliest
+    actions are drawn, and the next value is the maximum over them.
 
     Args:
         policy: "TransformerQPolicy" or a subclass of it.
         env: an id, a Gymnasium environment or vector environment, or an SB3 VecEnv.
         n_steps: length of the returns; at least the episode's length gives whole-episode returns.
-        double_q: choose the next action with the online network and value it with the target network.
+        double_q: choose the next action with the online network and value it with the target network; a soft
+            next value chooses none.
+        micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
+            over them. None takes a minibatch at once. Less memory, the same gradient.
+        exploration: "epsilon" draws uniform actions at the exploration rate, "boltzmann" draws all actions from
+            exp(Q / temperature), "reference" from reference * exp(Q / temperature); the two leave the rate unused.
+            Before `learning_starts` Q is taken for 0.
+        temperature: of these exponentials, in units of reward; with a reference the price of a nat of KL to it.
+        reference: for exploration="reference": a model or a policy, or "initial", the policy's own base model with
+            LoRA's adapters off; see `ReferencePolicy`.
+        top_k: for exploration="reference": actions that are left of the reference; None: all.
         learning_rate, buffer_size, learning_starts, batch_size, tau, gamma, train_freq, gradient_steps,
             target_update_interval, exploration_* and the rest: as in SB3.
     """
@@ -66,9 +91,16 @@ class DQN(TextAlgorithm, stable_baselines3.DQN):
         _init_setup_model: bool = True,
         *,
         double_q: bool = True,
+        exploration: Exploration = "epsilon",
+        temperature: float = 0.1,
+        reference: str | ModelSource | TransformerPolicy | None = None,
+        top_k: int | None = None,
+        micro_batch_size: int | None = None,
     ) -> None:
-        for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("buffer_size", buffer_size)):
-            if value < 1:
+        _check_exploration(exploration, temperature, reference, top_k)
+        sizes = {"n_steps": n_steps, "batch_size": batch_size, "buffer_size": buffer_size}
+        for name, value in {**sizes, "micro_batch_size": micro_batch_size}.items():
+            if value is not None and value < 1:
                 raise ValueError(f"{name}={value}; give at least 1")
         if not isinstance(train_freq, tuple) and train_freq < 1:
             raise ValueError(f"train_freq={train_freq}; give at least 1 step")
@@ -104,14 +136,16 @@ class DQN(TextAlgorithm, stable_baselines3.DQN):
             device=device,
             _init_setup_model=False,
         )
-        self.double_q = double_q
+        self.double_q, self.exploration = double_q, exploration
+        self.micro_batch_size = micro_batch_size
+        self.temperature, self.reference, self.top_k = temperature, reference, top_k
         self.rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self._remember_architecture()
+        self.replay_buffer.max_tokens = self.micro_batch_size
 
     def _setup_learn(  # type: ignore[override]
         self,
@@ -123,6 +157,8 @@ class DQN(TextAlgorithm, stable_baselines3.DQN):
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
             self.replay_buffer.drop_unfinished()
+        assert self.env is not None
+        self._restricted = restricts(self.env)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
@@ -137,54 +173,142 @@ class DQN(TextAlgorithm, stable_baselines3.DQN):
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
-        """Return actions: greedy, or epsilon-greedy drawn for each row with the current exploration rate."""
-        actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
+        """Return actions: greedy, or drawn for each row as `exploration` says.
+
+        `action_masks` (B, V) are the legal ones, as in sb3-contrib.
+        """
+        if self.exploration != "epsilon":
+            return self._draw(observation, deterministic, action_masks), state
+        actions, state = self.policy.predict(observation, state, episode_start, True, action_masks)
         if not deterministic:
             explore = self.rng.random(actions.shape) < self.exploration_rate
-            actions = np.where(
-                explore, self.rng.integers(self.policy.backbone.vocab_size, size=actions.shape), actions
-            )
+            actions = np.where(explore, self._random_actions(actions.shape, action_masks), actions)
         return actions, state
 
+    def _random_actions(self, shape: tuple[int, ...], action_masks: np.ndarray | None) -> np.ndarray:
+        """Return uniform actions, legal ones where masks are given."""
+        n_actions = self.policy.backbone.vocab_size
+        if action_masks is None:
+            return self.rng.integers(n_actions, size=shape)
+        return random_legal(check_masks(action_masks, math.prod(shape), n_actions), self.rng).reshape(shape)
+
+    @torch.no_grad()
+    def _draw(
+        self, observation: np.ndarray, deterministic: bool, action_masks: np.ndarray | None, warm_up: bool = False
+    ) -> np.ndarray:
+        """Return the likeliest actions, or actions drawn from reference * exp(Q / temperature)."""
+        self.policy.set_training_mode(False)
+        obs, batched = self.policy.obs_to_tensor(observation)
+        legal = None
+        if action_masks is not None:
+            checked = check_masks(action_masks, len(obs), self.policy.backbone.vocab_size)
+            legal = torch.as_tensor(checked, device=self.device)
+        prior = None
+        if self.reference_policy is not None:
+            prior = self.reference_policy.step_log_probs(obs, legal)  # type: ignore[arg-type]
+            legal = self._kept(prior, legal)
+        q_values = self.policy.q_net(obs)
+        if warm_up:
+            q_values = torch.zeros_like(q_values)
+        if deterministic and self.top_k is not None:
+            prior = None  # the greedy action of the maximum that is backed up
+        log_probs = guided_log_probs(mask_scores(q_values, legal), self.temperature, prior)
+        actions = choose(log_probs, deterministic).cpu().numpy()
+        return actions if batched else actions[0]
+
+    def _kept(self, prior: Tensor, legal: Tensor | None) -> Tensor | None:
+        """Return the actions (N, V) that are left of the reference, None: all."""
+        if self.top_k is None:
+            return legal
+        kept = top_actions(prior, self.top_k)
+        return kept if legal is None else kept & legal
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the actions to take and to store, legal ones; the buffer keeps the masks."""
+        assert self.env is not None and self._last_obs is not None
+        legal = ask_masks(self.env) if self._restricted else None
+        if legal is not None:
+            self.replay_buffer.remember_masks(legal)
+        warm_up = self.num_timesteps < learning_starts
+        if warm_up and self.exploration == "reference":
+            actions = self._draw(self._last_obs, False, legal, warm_up=True)  # type: ignore[arg-type]
+        elif warm_up:
+            actions = self._random_actions((n_envs,), legal)
+        else:
+            actions, _ = self.predict(self._last_obs, action_masks=legal)  # type: ignore[arg-type]
+        return actions, actions
+
+    @memory_advice()
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect transitions with the key-value cache."""
-        with self.policy.cached():
+        reference = nullcontext() if self.reference_policy is None else self.reference_policy.cached()
+        with self.policy.cached(), reference:
             return super().collect_rollouts(*args, **kwargs)
 
+    @memory_advice()
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Make gradient steps on sampled episodes."""
         if not self.replay_buffer.episodes:
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        losses = []
+        update = Update(self.policy.optimizer, self.max_grad_norm, self.micro_batch_size is not None)
         for _ in range(gradient_steps):
-            loss = self.loss(self.replay_buffer.sample(batch_size))
-            losses.append(loss.detach())
-            self.policy.optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.policy.q_net.parameters(), self.max_grad_norm)
-            self.policy.optimizer.step()
+            update.step(update.backward(self.replay_buffer.sample(batch_size), self.loss))
+        update.check()
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/loss", torch.stack(losses).mean().item())
+        self.logger.record("train/loss", torch.stack(update.losses).mean().item())
 
     def loss(self, batch: ReplayBatch) -> torch.Tensor:
         """Return the Huber loss of a batch: one forward of each network serves states and next states."""
         states, following = _split(self.policy.q_net.evaluate_packed(batch.packs), batch.n_states)
         with torch.no_grad():
             _, following_target = _split(self.policy.q_net_target.evaluate_packed(batch.packs), batch.n_states)
-        targets = q_targets(
-            batch.rewards,
-            batch.discounts,
-            following_target,
-            following.detach() if self.double_q else None,
-        )
+        targets = self._targets(batch, following_target, following.detach())
         return dqn_loss(states, batch.actions, targets)
+
+    @torch.no_grad()
+    def _targets(self, batch: ReplayBatch, target: Tensor, online: Tensor) -> Tensor:
+        """Return (N,) targets from the Q-values (N, V) of both networks on the next states."""
+        legal = None if batch.next_masks is None else unpack_masks(batch.next_masks, target.shape[1])
+        if self.reference_policy is not None:
+            prior = self.reference_policy.packed_log_probs(_following(batch), legal)
+            if self.top_k is None:
+                return soft_q_targets(batch.rewards, batch.discounts, target, prior, self.temperature)
+            legal = self._kept(prior, legal)
+        return q_targets(batch.rewards, batch.discounts, target, online if self.double_q else None, legal)
+
+
+def _following(batch: ReplayBatch) -> list[PackedTensors]:
+    """Return the packs of a batch at the next states' positions only."""
+    return [
+        PackedTensors(pack.ids, pack.row[n:], pack.position[n:])
+        for pack, n in zip(batch.packs, batch.n_states, strict=True)
+    ]
 
 
 def _split(q_values: torch.Tensor, n_states: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return Q-values (N, V) of states and (N, V) of next states, which alternate pack by pack."""
     parts = q_values.split([n for n in n_states for _ in range(2)])
     return torch.cat(parts[::2]), torch.cat(parts[1::2])
+
+
+def _check_exploration(exploration: str, temperature: float, reference: object, top_k: int | None) -> None:
+    """Raise unless the arguments on exploration go together."""
+    if exploration not in get_args(Exploration):
+        raise ValueError(f"exploration={exploration!r}; choose from {', '.join(get_args(Exploration))}")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature={temperature} divides Q-values; give a positive number")
+    if exploration == "reference" and reference is None:
+        raise ValueError("exploration='reference' needs a reference; pass a model, a policy or (LoRA) 'initial'")
+    if exploration != "reference" and (reference is not None or top_k is not None):
+        raise ValueError(
+            f"reference={reference!r:.100} and top_k={top_k} are for exploration='reference', not {exploration!r}"
+        )
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k={top_k}; give at least 1, or None for all actions")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .backbone import Backbone
@@ -34,6 +35,40 @@ def save_pretrained(backbone: Backbone, directory: str, tokenizer: Any = None) -
             config.pad_token_id = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         tokenizer.save_pretrained(directory)
     model.save_pretrained(directory)
+
+
+def check_tokenizer(source: str | Path, tokenizer: Any) -> None:
+    """Compare the tokenizer beside a model with the one whose ids it will be shown.
+
+    Special tokens are often renamed between a model and its relatives, so 1 % of the ids may differ. Without a
+    tokenizer beside the model (on this machine), or for a GGUF file, nothing is compared.
+
+    Args:
+        source: the model's folder or Hub id.
+        tokenizer: see `save_pretrained`.
+
+    Raises:
+        ValueError: if the ids mean something else.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" or (path.is_dir() and not (path / "tokenizer_config.json").exists()):
+        return
+    try:
+        theirs = AutoTokenizer.from_pretrained(str(path if path.exists() else source), local_files_only=True)
+    except OSError:
+        return
+    tokenizer = getattr(tokenizer, "wrapped", tokenizer)
+    if not hasattr(tokenizer, "get_vocab"):
+        tokenizer = fast_tokenizer(tokenizer)
+    there, here = ({i: piece for piece, i in t.get_vocab().items()} for t in (theirs, tokenizer))
+    different = [i for i in sorted(here) if there.get(i) != here[i]]
+    if len(different) > len(here) / 100:
+        i = different[0]
+        raise ValueError(
+            f"{source} has another tokenizer than the environment: {len(different)} of {len(here)} ids differ, for "
+            f"example {i} is {there.get(i)!r} there and {here[i]!r} here; use a model with the same tokenizer, or "
+            "make the environment with that model's"
+        )
 
 
 def fast_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:

@@ -13,10 +13,11 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 
 from .backbone import ModelSource
-from .buffers import GroupRolloutBuffer
+from .buffers import GroupBatch, GroupRolloutBuffer
 from .losses import Advantage, GRPOLoss, grpo_loss
-from .on_policy import OnPolicyTextAlgorithm, check_kl, check_sizes, means
+from .on_policy import OnPolicyTextAlgorithm, check_kl, check_sizes, means, seed_groups
 from .policies import TransformerPolicy
+from .updates import memory_advice
 
 
 class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
@@ -25,7 +26,7 @@ class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
     A group is `group_size` neighbouring rows of the environment, which are seeded alike: their episodes of one
     number share a prompt. A rollout is `n_steps` of every row; the groups that are complete are trained on, the
     others wait. An episode may so begin under one policy and end under the next; every token keeps the
-    log-probability it was sampled with.
+    log-probability it was sampled with. Where the environment restricts actions, only legal ones are sampled.
 
     Args:
         policy: "TransformerPolicy" or a subclass of it.
@@ -41,6 +42,8 @@ class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
         max_grad_norm: gradients are clipped to it.
         reference: None, "initial", a model or a policy, see `ReferencePolicy`.
         kl_coef: weight of the KL to the reference in the loss (GRPO's beta).
+        micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
+            over them. None takes a minibatch at once. Less memory, the same gradient.
         rollout_buffer_class, rollout_buffer_kwargs, stats_window_size, tensorboard_log, policy_kwargs, verbose,
             seed, device: as in SB3.
 
@@ -77,9 +80,10 @@ class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
         *,
         reference: str | ModelSource | TransformerPolicy | None = None,
         kl_coef: float = 0.0,
+        micro_batch_size: int | None = None,
     ) -> None:
         check_kl(reference, kl_coef)
-        check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size)
+        check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
         if group_size < 2:
             raise ValueError(f"group_size={group_size}; a group needs at least 2 episodes to compare")
         if advantage not in get_args(Advantage):
@@ -114,6 +118,7 @@ class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
         self.batch_size, self.n_epochs = batch_size, n_epochs
         self.group_size, self.clip_range = group_size, clip_range
         self.reference, self.kl_coef = reference, kl_coef
+        self.micro_batch_size = micro_batch_size
         self._rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()
@@ -137,40 +142,25 @@ class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
             self.rollout_buffer.drop_unfinished()
-            first = int(self._rng.integers(2**31 - self.n_envs))
             assert self.env is not None
-            self.env.unwrapped._seeds = [first + row // self.group_size for row in range(self.n_envs)]
+            seed_groups(self.env, self.group_size, self._rng)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
+    @memory_advice()
     def train(self) -> None:
         """Update the policy with `n_epochs` passes over the complete groups."""
         self.logger.record("train/groups", len(self.rollout_buffer.groups))
         if not self.rollout_buffer.groups:  # episodes longer than the rollout: the next one completes some
             return
-        self._begin_update()
+        update = self._begin_update()
         clip_range = self._now(self.clip_range)
         losses: list[GRPOLoss] = []
         for _ in range(self.n_epochs):
             for batch in self.rollout_buffer.get(self.batch_size):
-                _, log_prob, entropy = self.policy.evaluate_packed(
-                    batch.packs, batch.actions, entropy_gradient=self.ent_coef != 0
-                )
-                theirs = None
-                if self.reference_policy is not None:
-                    theirs = self.reference_policy.log_prob(batch.packs, batch.actions)
-                loss = grpo_loss(
-                    log_prob,
-                    batch.old_log_prob,
-                    theirs,
-                    batch.advantages,
-                    entropy,
-                    clip_range=clip_range,
-                    kl_coef=self.kl_coef,
-                    ent_coef=self.ent_coef,
-                )
-                losses.append(GRPOLoss(*(term.detach() for term in loss)))
-                self._descend(loss.total)
+                losses.append(update.backward(batch, lambda part: self.loss(part, clip_range)))
+                update.step(losses[-1].total)
             self._n_updates += 1
+        update.check()
         mean = means(losses)
         self.logger.record("train/entropy_loss", -mean.entropy)
         self.logger.record("train/policy_gradient_loss", mean.policy)
@@ -180,3 +170,22 @@ class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
         self.logger.record("train/loss", mean.total)
         self.logger.record("train/clip_range", clip_range)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def loss(self, batch: GroupBatch, clip_range: float) -> GRPOLoss:
+        """Return the loss of a minibatch, or of a part of one."""
+        _, log_prob, entropy = self.policy.evaluate_packed(
+            batch.packs, batch.actions, entropy_gradient=self.ent_coef != 0, masks=batch.masks
+        )
+        theirs = None
+        if self.reference_policy is not None:
+            theirs = self.reference_policy.log_prob(batch.packs, batch.actions, batch.masks)
+        return grpo_loss(
+            log_prob,
+            batch.old_log_prob,
+            theirs,
+            batch.advantages,
+            entropy,
+            clip_range=clip_range,
+            kl_coef=self.kl_coef,
+            ent_coef=self.ent_coef,
+        )

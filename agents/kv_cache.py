@@ -142,22 +142,38 @@ class ContextFollower:
         width = int(stop.max())
         feed = np.where(real, ids[row[:, None], np.minimum(position, ids.shape[1] - 1)], 0)
         slot = np.where(real, position, self.backbone.context_length)
-        hide = np.arange(width) > position[:, :, None]  # (b, t, width)
         row_t = torch.as_tensor(row, device=device)
         self.cache.aim(
             None if rows is None else row_t,
             (row_t[:, None], torch.as_tensor(slot, device=device)),
             width,
         )
-        dtype = self.backbone.dtype or self.backbone.head.weight.dtype
-        mask = torch.zeros(hide.shape, dtype=dtype, device=device)
-        mask.masked_fill_(torch.as_tensor(hide, device=device), torch.finfo(dtype).min)
         return self.backbone.hidden(
             torch.as_tensor(feed, device=device),
             past_key_values=self.cache,
-            attention_mask=mask[:, None],
+            attention_mask=self._mask(position, width),
             position_ids=torch.as_tensor(np.where(real, position, 0), device=device),
         )
+
+    def _mask(self, position: np.ndarray, width: int) -> Tensor | dict[str, Tensor]:
+        """Return (b, 1, t, width), added to attention: hides what comes later or is out of a layer's sight.
+
+        A model whose layers differ takes one mask for each kind of layer.
+        """
+        slot, window = np.arange(width), self.backbone.window()
+        later = slot > position[:, :, None]
+        if window is None:
+            return self._additive(later)
+        near = self._additive(later | (slot <= position[:, :, None] - window))
+        if "sliding_attention" in self.backbone.layer_kinds():
+            return {"full_attention": self._additive(later), "sliding_attention": near}
+        return near
+
+    def _additive(self, hide: np.ndarray) -> Tensor:
+        weight = self.backbone.head.weight
+        dtype = self.backbone.dtype or weight.dtype
+        mask = torch.zeros(hide.shape, dtype=dtype, device=weight.device)
+        return mask.masked_fill_(torch.as_tensor(hide, device=weight.device), torch.finfo(dtype).min)[:, None]
 
 
 @torch.no_grad()

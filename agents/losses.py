@@ -159,7 +159,7 @@ def guided_log_probs(q_values: Tensor, temperature: float, log_reference: Tensor
     It maximises the expected Q-value less `temperature` times the KL to the reference; None is the uniform one,
     which makes it Boltzmann's.
 
-    Source: Schulman et al. 2017, eq. 10, arXiv:1704.06440.
+    Source: Schulman et al. 2017, arXiv:1704.06440.
     """
     scores = q_values / temperature
     return torch.log_softmax(scores if log_reference is None else scores + log_reference, dim=-1)
@@ -169,6 +169,11 @@ def top_actions(scores: Tensor, k: int) -> Tensor:
     """Return (..., V), True on the k largest scores."""
     kept = torch.zeros_like(scores, dtype=torch.bool)
     return kept.scatter_(-1, scores.topk(min(k, scores.shape[-1]), dim=-1).indices, True)
+
+
+def cloning_loss(log_prob: Tensor) -> Tensor:
+    """Return the mean negative log-likelihood of (N,) log-probabilities of tokens to imitate, in nats."""
+    return -log_prob.mean()
 
 
 @torch.no_grad()
@@ -210,7 +215,7 @@ def soft_q_targets(
         log_reference: (N, V) log-probabilities of the reference there.
         temperature: price of a nat of KL to the reference, in reward.
 
-    Source: Schulman et al. 2017, eq. 11, arXiv:1704.06440.
+    Source: Schulman et al. 2017, arXiv:1704.06440.
     """
     next_value = temperature * torch.logsumexp(log_reference + next_q_target / temperature, dim=1)
     return rewards + discounts * next_value

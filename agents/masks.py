@@ -78,7 +78,9 @@ def mask_scores(scores: Tensor, legal: Tensor | None) -> Tensor:
 
     Its exponential is 0 and so is its gradient; minus infinity would make the entropy's 0 * inf undefined.
     """
-    return scores if legal is None else scores.masked_fill(~legal, torch.finfo(scores.dtype).min)
+    if legal is None:
+        return scores
+    return scores.masked_fill(~legal.bool(), torch.finfo(scores.dtype).min)  # sb3-contrib's buffer keeps numbers
 
 
 def random_legal(legal: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -95,7 +97,7 @@ class MaskedPolicy(BasePolicy):
 
     @contextmanager
     def masked(self, ask: Callable[[], Tensor] | None) -> Iterator[None]:
-        """Within, actions are chosen under the masks (B, V) that `ask` returns at every step; None: all are legal."""
+        """Within, actions are chosen under the masks (B, V) that `ask` returns at each step; None: all are."""
         before, self._ask = self._ask, ask
         try:
             yield

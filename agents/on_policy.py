@@ -5,43 +5,41 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from .algorithm import TextAlgorithm
-from .backbone import ModelSource
-from .kl import ReferencePolicy
-from .policies import TransformerPolicy
+from .kl import ReferenceAlgorithm
+from .masks import ask_masks, restricts
+from .updates import Update, memory_advice
 
 
-class OnPolicyTextAlgorithm(TextAlgorithm):
+class OnPolicyTextAlgorithm(ReferenceAlgorithm):
     """A mixin before an on-policy algorithm of SB3; its constructor sets `reference`."""
 
-    policy: Any  # a TransformerPolicy; SB3 declares its own actor-critic
-    reference: str | ModelSource | TransformerPolicy | None
+    env: VecEnv
     max_grad_norm: float
+    micro_batch_size: int | None = None
 
     def _setup_model(self) -> None:
-        super()._setup_model()  # type: ignore[safe-super]  # SB3's algorithm comes next
-        self.reference_policy: ReferencePolicy | None = None
-        if self.reference is not None:
-            self.reference_policy = ReferencePolicy(self.policy, self.reference)
-            if not self.reference_policy.shares_base:
-                self.reference = self.reference_policy.frozen.backbone.config
-        self._remember_architecture()
+        super()._setup_model()
+        self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "reference_policy"]
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, Any]:
+        """Return actions, as in SB3; legal ones where `action_masks` (B, V) are given, as in sb3-contrib."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, variables = super()._get_torch_save_params()
-        if self.reference_policy is not None and not self.reference_policy.shares_base:
-            state_dicts = [*state_dicts, "reference_policy"]
-        return state_dicts, variables
-
+    @memory_advice()
     def collect_rollouts(
         self,
         env: VecEnv,
@@ -49,13 +47,20 @@ class OnPolicyTextAlgorithm(TextAlgorithm):
         rollout_buffer: RolloutBuffer,
         n_rollout_steps: int,
     ) -> bool:
-        """Collect `n_rollout_steps` of every row with the key-value cache."""
+        """Collect `n_rollout_steps` of every row with the key-value cache, of legal actions only."""
         self._progress_of_rollout = 1.0 - self.num_timesteps / self._total_timesteps
-        with self.policy.cached():
+        ask = self._ask_masks if restricts(env) else None
+        with self.policy.cached(), self.policy.masked(ask):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)  # type: ignore[misc]
 
-    def _begin_update(self) -> None:
-        """Set dropout and the learning rate.
+    def _ask_masks(self) -> torch.Tensor:
+        """Return the masks (B, V) of the step that is being chosen; the buffer keeps them for the update."""
+        legal = ask_masks(self.env)
+        self.rollout_buffer.remember_masks(legal)  # type: ignore[attr-defined]
+        return torch.as_tensor(legal, device=self.device)
+
+    def _begin_update(self) -> Update:
+        """Set dropout and the learning rate and return what makes the steps.
 
         Schedules are read where the rollout began. Stock reads them where it ended, so that a falling learning
         rate is 0 in the last update, and in every update of a `learn` no longer than a rollout.
@@ -63,17 +68,17 @@ class OnPolicyTextAlgorithm(TextAlgorithm):
         self._current_progress_remaining = self._progress_of_rollout
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        return Update(self.policy.optimizer, self.max_grad_norm, self.micro_batch_size is not None)
 
     def _now(self, schedule: float | Schedule) -> float:
         """Return a hyperparameter at the current progress."""
         return schedule(self._current_progress_remaining) if callable(schedule) else schedule
 
-    def _descend(self, loss: torch.Tensor) -> None:
-        """Make one step of the optimiser."""
-        self.policy.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        self.policy.optimizer.step()
+
+def seed_groups(env: VecEnv, group_size: int, rng: np.random.Generator) -> None:
+    """Give every `group_size` neighbouring rows one seed for their next reset, so that they share their prompts."""
+    first = int(rng.integers(2**31 - env.num_envs))
+    env.unwrapped._seeds = [first + row // group_size for row in range(env.num_envs)]
 
 
 def means(losses: list[Any]) -> Any:
@@ -81,10 +86,10 @@ def means(losses: list[Any]) -> Any:
     return type(losses[0])(*(torch.stack(term).mean().item() for term in zip(*losses, strict=True)))
 
 
-def check_sizes(**sizes: int) -> None:
-    """Raise unless every size is at least 1."""
+def check_sizes(**sizes: int | None) -> None:
+    """Raise unless every size that is given is at least 1."""
     for name, value in sizes.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name}={value}; give at least 1")
 
 

@@ -76,13 +76,16 @@ def minibatches(sizes: np.ndarray, batch_size: int, rng: np.random.Generator) ->
     return groups
 
 
-def buckets(lengths: np.ndarray, waste: float = 0.25, least: int = 1024) -> list[np.ndarray]:
+def buckets(
+    lengths: np.ndarray, waste: float = 0.25, least: int = 1024, most: int | None = None
+) -> list[np.ndarray]:
     """Return indices of rows grouped by similar length.
 
     Args:
         lengths: (F,) tokens in each row.
         waste: padding a group may hold, as a fraction of its real tokens.
         least: real tokens a group holds before it may be closed; below that one call costs more than padding.
+        most: tokens a group may hold, padding among them, unless a single row is longer; None does not limit them.
     """
     order = np.argsort(-lengths, kind="stable")
     groups: list[list[int]] = [[]]
@@ -91,7 +94,8 @@ def buckets(lengths: np.ndarray, waste: float = 0.25, least: int = 1024) -> list
         group = groups[-1]
         longest = longest or int(lengths[index])
         padded = longest * (len(group) + 1)
-        if group and real >= least and padded > (1 + waste) * (real + lengths[index]):
+        wasteful = real >= least and padded > (1 + waste) * (real + lengths[index])
+        if group and (wasteful or (most is not None and padded > most)):
             groups.append([])
             longest, real = int(lengths[index]), 0
         groups[-1].append(int(index))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +25,8 @@ from torch.utils.checkpoint import checkpoint
 from .backbone import Backbone, ModelSource, ModelSpec
 from .buffers import PackedTensors
 from .kv_cache import ContextFollower, check_cache
-from .losses import log_prob_and_entropy
+from .losses import dueling_q, log_prob_and_entropy
+from .masks import MaskedPolicy, mask_scores, unpack_masks
 
 _CHUNK_ELEMENTS = 2**25  # scores held at once (128 MiB in float32) when the vocabulary is large
 
@@ -85,6 +86,26 @@ class ContextReader(nn.Module):
         return torch.cat([self.backbone.hidden(p.ids)[p.row, p.position] for p in packs])
 
 
+def sharing_copy(module: nn.Module) -> Any:
+    """Return a copy whose frozen weights are the module's own: with LoRA only adapters and heads are new."""
+    return copy.deepcopy(module, {id(p): p for _, p in module.named_parameters() if not p.requires_grad})
+
+
+def zero_head(width: int) -> nn.Linear:
+    """Return a linear map (width) -> (1) that begins at 0."""
+    head = nn.Linear(width, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def without_head(backbone: Backbone) -> Backbone:
+    """Return the backbone; its output layer, which will not be used, is not trained unless it is the embedding."""
+    if backbone.head.weight is not backbone.model.get_input_embeddings().weight:
+        backbone.head.requires_grad_(False)
+    return backbone
+
+
 def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[int, int]:
     """Return (V, L) of a token environment.
 
@@ -106,7 +127,7 @@ def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -
     return int(action_space.n), int(observation_space.shape[0])
 
 
-class TransformerPolicy(BasePolicy):
+class TransformerPolicy(MaskedPolicy):
     """Actor and critic on one causal language model: its logits are the policy, a linear head the value.
 
     Args:
@@ -119,7 +140,11 @@ class TransformerPolicy(BasePolicy):
         dtype: see `ModelSpec`.
         dropout: see `ModelSpec`.
         trust_remote_code: see `ModelSpec`.
-        value_trunk: "shared" trains the trunk for the value too; "detached" reads it without training it.
+        gradient_checkpointing: see `ModelSpec`.
+        compile: see `ModelSpec`.
+        value_trunk: "shared" trains the trunk for the value too; "detached" reads it without training it;
+            "separate" gives the value a trunk of its own, which begins as a copy. With LoRA both have the same
+            frozen base, and the value its own adapters.
         optimizer_class: of the weights that are trained.
         optimizer_kwargs: its arguments but the learning rate; Adam is fused, its epsilon 1e-5 as in SB3's PPO.
     """
@@ -136,6 +161,8 @@ class TransformerPolicy(BasePolicy):
         dtype: str | None = None,
         dropout: bool = False,
         trust_remote_code: bool = False,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
         value_trunk: str = "shared",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -150,59 +177,80 @@ class TransformerPolicy(BasePolicy):
         )
         if use_sde:
             raise ValueError("use_sde=True is for continuous actions; tokens are discrete")
-        if value_trunk not in ("shared", "detached"):
-            raise ValueError(f"value_trunk={value_trunk!r}; choose 'shared' or 'detached'")
+        if value_trunk not in ("shared", "detached", "separate"):
+            raise ValueError(f"value_trunk={value_trunk!r}; choose 'shared', 'detached' or 'separate'")
         vocab_size, length = _check_spaces(observation_space, action_space)
-        self.spec = ModelSpec(model, lora, dtype, dropout, trust_remote_code)
+        self.spec = ModelSpec(model, lora, dtype, dropout, trust_remote_code, gradient_checkpointing, compile)
         self.value_trunk = value_trunk
         self.reader = ContextReader(Backbone(self.spec, vocab_size, length))
-        self.value_head = nn.Linear(self.backbone.width, 1)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
-        self.optimizer = _make_optimizer(self, lr_schedule)
+        self.value_reader: ContextReader | None = None
+        if value_trunk == "separate":
+            self.value_reader = ContextReader(without_head(sharing_copy(self.backbone)))
+        self.value_head = zero_head(self.backbone.width)
+        self.optimizer = make_optimizer(self, lr_schedule)
 
     @property
     def backbone(self) -> Backbone:
         """The language model."""
         return self.reader.backbone
 
-    def cached(self) -> Any:
+    @contextmanager
+    def cached(self) -> Iterator[None]:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
-        return self.reader.cached()
+        with self.reader.cached(), nullcontext() if self.value_reader is None else self.value_reader.cached():
+            yield
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Return actions (B,), values (B, 1) and log-probabilities (B,) for observations (B, L)."""
         hidden = self.reader.last_hidden(obs)
-        log_probs = torch.log_softmax(self.backbone.scores(hidden), dim=-1)
-        actions = _choose(log_probs, deterministic)
-        return actions, self._values(hidden), log_probs.gather(1, actions[:, None])[:, 0]
+        log_probs = self._log_probs(hidden)
+        actions = choose(log_probs, deterministic)
+        return actions, self._values(self._read_value(obs, hidden)), log_probs.gather(1, actions[:, None])[:, 0]
 
-    def evaluate_actions(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return values (N, 1), log-probabilities (N,) and entropies (N,): one whole context a transition."""
+    def evaluate_actions(
+        self, obs: Tensor, actions: Tensor, action_masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values (N, 1), log-probabilities (N,) and entropies (N,): one whole context a transition.
+
+        `action_masks` (N, V) are the legal actions, None where all are.
+        """
         hidden = self.reader.last_hidden(obs)
-        log_prob, entropy = log_prob_and_entropy(self.backbone.scores(hidden), actions.long().flatten())
-        return self._values(hidden), log_prob, entropy
+        scores = mask_scores(self.backbone.scores(hidden), action_masks)
+        log_prob, entropy = log_prob_and_entropy(scores, actions.long().flatten())
+        return self._values(self._read_value(obs, hidden)), log_prob, entropy
 
     def evaluate_packed(
-        self, packs: Sequence[PackedTensors], actions: Tensor, entropy_gradient: bool = True
+        self,
+        packs: Sequence[PackedTensors],
+        actions: Tensor,
+        entropy_gradient: bool = True,
+        masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return values (N,), log-probabilities (N,) and entropies (N,): one forward a pack of fragments."""
+        """Return values (N,), log-probabilities (N,) and entropies (N,): one forward a pack of fragments.
+
+        `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are.
+        """
         hidden = self.reader.packed_hidden(packs)
-        log_prob, entropy = token_log_probs(self.backbone, hidden, actions, entropy_gradient)
+        log_prob, entropy = token_log_probs(self.backbone, hidden, actions, entropy_gradient, masks)
+        if self.value_reader is not None:
+            hidden = self.value_reader.packed_hidden(packs)
         return self._values(hidden)[:, 0], log_prob, entropy
 
-    def packed_log_probs(self, packs: Sequence[PackedTensors], actions: Tensor) -> Tensor:
-        """Return log-probabilities (N,), one forward a pack of fragments."""
-        return token_log_probs(self.backbone, self.reader.packed_hidden(packs), actions)[0]
+    def packed_log_probs(
+        self, packs: Sequence[PackedTensors], actions: Tensor, masks: Tensor | None = None
+    ) -> Tensor:
+        """Return log-probabilities (N,), one forward a pack of fragments; for `masks` see `evaluate_packed`."""
+        return token_log_probs(self.backbone, self.reader.packed_hidden(packs), actions, masks=masks)[0]
 
     def predict_values(self, obs: Tensor) -> Tensor:
         """Return (B, 1)."""
-        return self._values(self.reader.last_hidden(obs))
+        return self._values((self.value_reader or self.reader).last_hidden(obs))
 
-    def get_distribution(self, obs: Tensor) -> CategoricalDistribution:
-        """Return SB3's distribution over the V actions."""
+    def get_distribution(self, obs: Tensor, action_masks: Tensor | None = None) -> CategoricalDistribution:
+        """Return SB3's distribution over the V actions, of which `action_masks` (B, V) are legal (None: all)."""
         distribution = CategoricalDistribution(self.backbone.vocab_size)
-        return distribution.proba_distribution(self.backbone.scores(self.reader.last_hidden(obs)))
+        scores = self.backbone.scores(self.reader.last_hidden(obs))
+        return distribution.proba_distribution(mask_scores(scores, action_masks))
 
     def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
         """Write the language model, adapters merged, as a folder that transformers loads; see `export.py`."""
@@ -211,8 +259,15 @@ class TransformerPolicy(BasePolicy):
         save_pretrained(self.backbone, directory, tokenizer)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        scores = self.backbone.scores(self.reader.last_hidden(observation))
-        return _choose(torch.log_softmax(scores, dim=-1), deterministic)
+        return choose(self._log_probs(self.reader.last_hidden(observation)), deterministic)
+
+    def _log_probs(self, hidden: Tensor) -> Tensor:
+        """Return (B, V) log-probabilities of the step's legal actions."""
+        return torch.log_softmax(mask_scores(self.backbone.scores(hidden), self.legal()), dim=-1)
+
+    def _read_value(self, obs: Tensor, hidden: Tensor) -> Tensor:
+        """Return the hidden states (B, D) that values are read from."""
+        return hidden if self.value_reader is None else self.value_reader.last_hidden(obs)
 
     def _values(self, hidden: Tensor) -> Tensor:
         if self.value_trunk == "detached":
@@ -222,33 +277,59 @@ class TransformerPolicy(BasePolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
-            **_constructor_parameters(self, self.spec, self.backbone),
+            **constructor_parameters(self, self.spec, self.backbone),
             "value_trunk": self.value_trunk,
         }
 
 
-class TransformerQNetwork(BasePolicy):
+class TrainedParameters(nn.Module):
+    """A mixin before a network whose copies have its frozen weights in common."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Yield the weights that are trained: SB3 averages what this yields into the target network's."""
+        return (p for p in super().parameters(recurse) if p.requires_grad)
+
+
+class TransformerQNetwork(TrainedParameters, MaskedPolicy):
     """Q-values of every action, read off a causal language model with an output layer of its own."""
 
-    def __init__(self, observation_space: spaces.Box, action_space: spaces.Discrete, spec: ModelSpec) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete,
+        spec: ModelSpec,
+        dueling: bool = False,
+    ) -> None:
         super().__init__(observation_space, action_space)
         vocab_size, length = _check_spaces(observation_space, action_space)
         self.reader = ContextReader(Backbone(spec, vocab_size, length, fresh_head=True))
+        self.value_head: nn.Linear | None = None
+        if dueling:
+            self.value_head = zero_head(self.reader.backbone.width)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return (B, V) for observations (B, L)."""
-        return self.reader.backbone.scores(self.reader.last_hidden(obs))
+        return self._q_values(self.reader.last_hidden(obs))
 
     def evaluate_packed(self, packs: Sequence[PackedTensors]) -> Tensor:
         """Return (N, V), one forward a pack of fragments."""
-        return self.reader.backbone.scores(self.reader.packed_hidden(packs))
+        return self._q_values(self.reader.packed_hidden(packs))
+
+    def _q_values(self, hidden: Tensor) -> Tensor:
+        scores = self.reader.backbone.scores(hidden)
+        if self.value_head is None:
+            return scores
+        with torch.autocast(hidden.device.type, enabled=False):
+            return dueling_q(self.value_head(hidden.float()), scores)
 
     def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
-        return self(observation).argmax(dim=1)
+        return mask_scores(self(observation), self.legal()).argmax(dim=1)
 
 
-class TransformerQPolicy(BasePolicy):
+class TransformerQPolicy(MaskedPolicy):
     """Q-network and target network on a causal language model.
+
+    With LoRA both have the same frozen base, and the target network adapters and heads of its own.
 
     Args:
         observation_space: Box(0, V, (L,), int64), right-padded with V.
@@ -259,6 +340,9 @@ class TransformerQPolicy(BasePolicy):
         dtype: see `ModelSpec`.
         dropout: see `ModelSpec`.
         trust_remote_code: see `ModelSpec`.
+        gradient_checkpointing: see `ModelSpec`.
+        compile: see `ModelSpec`.
+        dueling: give the state's value a head of its own, beside those of the actions' advantages.
         optimizer_class: of the weights that are trained.
         optimizer_kwargs: its arguments but the learning rate; Adam is fused.
     """
@@ -274,6 +358,9 @@ class TransformerQPolicy(BasePolicy):
         dtype: str | None = None,
         dropout: bool = False,
         trust_remote_code: bool = False,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        dueling: bool = False,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -285,11 +372,12 @@ class TransformerQPolicy(BasePolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        self.spec = ModelSpec(model, lora, dtype, dropout, trust_remote_code)
-        self.q_net = TransformerQNetwork(observation_space, action_space, self.spec)
-        self.q_net_target = copy.deepcopy(self.q_net)
+        self.spec = ModelSpec(model, lora, dtype, dropout, trust_remote_code, gradient_checkpointing, compile)
+        self.dueling = dueling
+        self.q_net = TransformerQNetwork(observation_space, action_space, self.spec, dueling)
+        self.q_net_target = sharing_copy(self.q_net)
         self.q_net_target.set_training_mode(False)
-        self.optimizer = _make_optimizer(self, lr_schedule, self.q_net)
+        self.optimizer = make_optimizer(self, lr_schedule, self.q_net)
 
     @property
     def backbone(self) -> Backbone:
@@ -316,35 +404,43 @@ class TransformerQPolicy(BasePolicy):
         self.training = mode
 
     def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
-        return self.q_net._predict(observation, deterministic)
+        return mask_scores(self.q_net(observation), self.legal()).argmax(dim=1)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return _constructor_parameters(self, self.spec, self.backbone)
+        return {**constructor_parameters(self, self.spec, self.backbone), "dueling": self.dueling}
 
 
 def token_log_probs(
-    backbone: Backbone, hidden: Tensor, actions: Tensor, entropy_gradient: bool = True
+    backbone: Backbone,
+    hidden: Tensor,
+    actions: Tensor,
+    entropy_gradient: bool = True,
+    masks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N,) of actions and entropies (N,) at hidden states (N, D).
 
-    A large vocabulary is scored in chunks that are computed again in the backward pass: (N, V) is never kept.
+    `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are. A large vocabulary is scored
+    in chunks that are computed again in the backward pass: (N, V) is never kept.
     """
 
-    def score(part: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        return log_prob_and_entropy(backbone.scores(part), chosen, entropy_gradient)
+    def score(part: Tensor, chosen: Tensor, bits: Tensor | None) -> tuple[Tensor, Tensor]:
+        legal = None if bits is None else unpack_masks(bits, backbone.vocab_size)
+        return log_prob_and_entropy(mask_scores(backbone.scores(part), legal), chosen, entropy_gradient)
 
     rows = max(1, _CHUNK_ELEMENTS // backbone.vocab_size)
     if len(hidden) <= rows:
-        return score(hidden, actions)
+        return score(hidden, actions, masks)
+    chunks = hidden.split(rows)
+    bits = [None] * len(chunks) if masks is None else masks.split(rows)
     parts = [
-        checkpoint(score, part, chosen, use_reentrant=False)
-        for part, chosen in zip(hidden.split(rows), actions.split(rows), strict=True)
+        checkpoint(score, *chunk, use_reentrant=False)
+        for chunk in zip(chunks, actions.split(rows), bits, strict=True)
     ]
     log_prob, entropy = zip(*parts, strict=True)
     return torch.cat(log_prob), torch.cat(entropy)
 
 
-def _choose(log_probs: Tensor, deterministic: bool) -> Tensor:
+def choose(log_probs: Tensor, deterministic: bool) -> Tensor:
     """Return (B,) the likeliest or a sampled action of (B, V) log-probabilities."""
     if deterministic:
         return log_probs.argmax(dim=-1)
@@ -355,24 +451,27 @@ def _choose(log_probs: Tensor, deterministic: bool) -> Tensor:
     return chosen.clamp_(max=log_probs.shape[-1] - 1)
 
 
-def _make_optimizer(
+def make_optimizer(
     policy: BasePolicy, lr_schedule: Schedule, trained: nn.Module | None = None
 ) -> torch.optim.Optimizer:
+    """Return the policy's optimiser of the weights that are trained, its own or those of a part of it."""
     parameters = [p for p in (trained or policy).parameters() if p.requires_grad]
     return policy.optimizer_class(parameters, lr=lr_schedule(1), **policy.optimizer_kwargs)  # type: ignore[call-arg]
 
 
-def _constructor_parameters(policy: BasePolicy, spec: ModelSpec, backbone: Backbone) -> dict[str, Any]:
-    """Return what rebuilds a policy: the weights come from its state dict, so the config stands for the model."""
+def constructor_parameters(policy: BasePolicy, spec: ModelSpec, backbone: Backbone) -> dict[str, Any]:
+    """Return what rebuilds a policy; its weights come from its state dict, see `Backbone.source`."""
     return {
         "observation_space": policy.observation_space,
         "action_space": policy.action_space,
         "lr_schedule": policy._dummy_schedule,
-        "model": backbone.config,
+        "model": backbone.source,
         "lora": spec.lora,
         "dtype": spec.dtype,
         "dropout": spec.dropout,
         "trust_remote_code": spec.trust_remote_code,
+        "gradient_checkpointing": spec.gradient_checkpointing,
+        "compile": spec.compile,
         "optimizer_class": policy.optimizer_class,
         "optimizer_kwargs": policy.optimizer_kwargs,
     }

@@ -16,11 +16,12 @@ from stable_baselines3.common.utils import LinearSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from .backbone import ModelSource
-from .buffers import EpisodeRolloutBuffer
+from .buffers import EpisodeRolloutBuffer, RolloutBatch
 from .kl import KLCoefficient
-from .losses import PPOLoss, ppo_loss
+from .losses import PPOLoss, ppo_loss, whiten_rewards
 from .on_policy import OnPolicyTextAlgorithm, check_kl, check_sizes, means
 from .policies import TransformerPolicy
+from .updates import memory_advice
 
 
 class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  # our policy for SB3's
@@ -28,7 +29,8 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
 
     The arguments are SB3's, in SB3's order; `n_steps` and `batch_size` count transitions. What differs: a
     minibatch is whole fragments of episodes, advantages are normalised over the rollout, gamma is 1, the learning
-    rate falls to 0.
+    rate falls to 0. Where the environment restricts actions (sb3-contrib's `action_masks()`), only legal ones are
+    sampled, and log-probabilities, entropies and KL are those of the legal actions.
 
     Args:
         policy: "TransformerPolicy" or a subclass of it.
@@ -37,6 +39,10 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         kl_coef: reward charged for each nat of log-ratio to the reference.
         kl_target: nats per episode that the coefficient is steered to; None keeps it fixed.
         kl_horizon: episodes over which it follows.
+        micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
+            over them. None takes a minibatch at once. Less memory, the same gradient.
+        whiten_rewards: give the rewards of each rollout unit variance about their mean, after the charge for the
+            KL; see `agents.losses.whiten_rewards`. The value of a state that a time limit cut is one of them.
         learning_rate, n_steps, batch_size, n_epochs, gamma, gae_lambda, clip_range, clip_range_vf,
             normalize_advantage, ent_coef, vf_coef, max_grad_norm, target_kl and the rest: as in SB3.
     """
@@ -78,9 +84,11 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         kl_coef: float = 0.0,
         kl_target: float | None = None,
         kl_horizon: float = 1000.0,
+        whiten_rewards: bool = False,
+        micro_batch_size: int | None = None,
     ) -> None:
         check_kl(reference, kl_coef, kl_target, kl_horizon)
-        check_sizes(n_epochs=n_epochs, batch_size=batch_size)
+        check_sizes(n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
         with warnings.catch_warnings():
             # SB3 asks that n_steps * n_envs be a multiple of batch_size; whole fragments never divide evenly.
             warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
@@ -113,7 +121,9 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
                 _init_setup_model=False,
             )
         self.reference = reference
+        self.micro_batch_size = micro_batch_size
         self.kl = KLCoefficient(kl_coef, kl_target, kl_horizon)
+        self.whiten_rewards = whiten_rewards
         if _init_setup_model:
             self._setup_model()
 
@@ -124,10 +134,13 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         rollout_buffer: RolloutBuffer,
         n_rollout_steps: int,
     ) -> bool:
-        """Collect `n_rollout_steps` of every row with the key-value cache, then charge for the KL."""
+        """Collect `n_rollout_steps` of every row with the key-value cache, charge for the KL, whiten rewards."""
         finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if finished and (self.reference_policy is not None or self.policy.spec.dtype is not None):
             self._score_rollout()
+        if finished and self.whiten_rewards:
+            self.rollout_buffer.rewards = whiten_rewards(self.rollout_buffer.rewards)
+            self.rollout_buffer.recompute_returns_and_advantage()
         return finished
 
     @torch.no_grad()
@@ -137,12 +150,11 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         log_ratio = np.zeros(buffer.log_probs.size, np.float32)
         log_probs = buffer.log_probs.reshape(-1)
         for batch in buffer.in_order(max(self.batch_size, 64)):
-            where = batch.transition.cpu().numpy()
+            where, scored = batch.transition.cpu().numpy(), (batch.packs, batch.actions, batch.masks)
             if self.policy.spec.dtype is not None:
-                log_probs[where] = self.policy.packed_log_probs(batch.packs, batch.actions).cpu().numpy()
+                log_probs[where] = self.policy.packed_log_probs(*scored).cpu().numpy()
             if self.reference_policy is not None:
-                theirs = self.reference_policy.log_prob(batch.packs, batch.actions).cpu().numpy()
-                log_ratio[where] = log_probs[where] - theirs
+                log_ratio[where] = log_probs[where] - self.reference_policy.log_prob(*scored).cpu().numpy()
         if self.reference_policy is None:
             return
         episodes = max(1.0, float(buffer.episode_starts.sum()))
@@ -154,9 +166,10 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         self.kl.update(kl, int(episodes))
         buffer.recompute_returns_and_advantage()
 
+    @memory_advice()
     def train(self) -> None:
         """Update the policy with `n_epochs` passes over the rollout."""
-        self._begin_update()
+        update = self._begin_update()
         clip_range = self._now(self.clip_range)
         clip_range_vf = None if self.clip_range_vf is None else self._now(self.clip_range_vf)
         self._normalize_advantages()
@@ -164,31 +177,36 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         stopped = False
         for _ in range(self.n_epochs):
             for batch in self.rollout_buffer.get(self.batch_size):
-                values, log_prob, entropy = self.policy.evaluate_packed(
-                    batch.packs, batch.actions, entropy_gradient=self.ent_coef != 0
-                )
-                loss = ppo_loss(
-                    log_prob,
-                    batch.old_log_prob,
-                    batch.advantages,
-                    values,
-                    batch.old_values,
-                    batch.returns,
-                    entropy,
-                    clip_range=clip_range,
-                    clip_range_vf=clip_range_vf,
-                    ent_coef=self.ent_coef,
-                    vf_coef=self.vf_coef,
-                )
-                losses.append(PPOLoss(*(term.detach() for term in loss)))
+                loss = update.backward(batch, lambda part: self.loss(part, clip_range, clip_range_vf))
+                losses.append(loss)
                 stopped = self.target_kl is not None and loss.approx_kl.item() > 1.5 * self.target_kl
                 if stopped:
                     break
-                self._descend(loss.total)
+                update.step(loss.total)
             self._n_updates += 1
             if stopped:
                 break
+        update.check()
         self._log_update(losses, clip_range, clip_range_vf)
+
+    def loss(self, batch: RolloutBatch, clip_range: float, clip_range_vf: float | None) -> PPOLoss:
+        """Return the loss of a minibatch, or of a part of one."""
+        values, log_prob, entropy = self.policy.evaluate_packed(
+            batch.packs, batch.actions, entropy_gradient=self.ent_coef != 0, masks=batch.masks
+        )
+        return ppo_loss(
+            log_prob,
+            batch.old_log_prob,
+            batch.advantages,
+            values,
+            batch.old_values,
+            batch.returns,
+            entropy,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+        )
 
     def _normalize_advantages(self) -> None:
         """Normalise over the rollout: within one episode's minibatch a terminal reward would lose its sign."""

@@ -92,7 +92,7 @@ class VectorEnvAdapter(VecEnv):
         return [getattr(self.env, attr_name)] * len(rows)
 
     def has_attr(self, attr_name: str) -> bool:
-        """Return whether all rows, or the batch, have an attribute (asking for an absent one ends async workers)."""
+        """Return whether the batch or all rows have an attribute; to ask for an absent one ends async workers."""
         if hasattr(self.env, attr_name) or not hasattr(self.env, "call"):
             return hasattr(self.env, attr_name)
         return all(self.env.call("has_wrapper_attr", attr_name))

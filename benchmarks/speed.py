@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import speed_agents, speed_envs
+from .errors import UserError
 from .timing import Row
 
 SECTIONS: dict[str, Callable[[int, str], Iterator[Row]]] = {
@@ -31,15 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="pairs of measurements (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the agents")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
+    parser.add_argument("--quick", action="store_true", help="tiny agents, to see that everything runs; figures "
+                        "that mean nothing, so give an --out of their own")  # fmt: skip
     arguments = parser.parse_args(argv)
-    sections = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    if arguments.quick and arguments.out == parser.get_default("out"):
+        raise UserError(f"--quick would replace the measured {arguments.out}; give --out FILE")
+    timings = {**SECTIONS, "agents": speed_agents.quick_rows} if arguments.quick else SECTIONS
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name in [arguments.only] if arguments.only else SECTIONS:
         print(name)
         rows = []
-        for row in SECTIONS[name](arguments.repeats, arguments.device):
+        for row in timings[name](arguments.repeats, arguments.device):
             print(f"  {row['name']}: {row['told']}", flush=True)
             rows.append(row)
+        # read only now: another section may have been measured meanwhile
+        sections = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
         sections[name] = {"hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows}
         arguments.out.write_text(json.dumps(sections, indent=1) + "\n")
     print(f"written to {arguments.out}")

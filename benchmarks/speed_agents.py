@@ -1,172 +1,78 @@
-"""The section `agents` of the timings: our agents against honest slow twins.
+"""The section `agents` of the timings: our agents beside stock SB3, TRL and Hugging Face's `generate`.
 
-Every row has the ratio of floating-point operations beside the ratio of seconds.
+The slow twin is an honest one, stock SB3 with our policy, which trims each batch to its longest row; beside the
+ratio of seconds stands that of floating-point operations.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
-
-from .timing import Row, spread
+from .speed_dqn import gradient_row, memory_row
+from .speed_generation import has_trl, rollout_row, trl_row
+from .speed_jobs import Job
+from .speed_ppo import growth_row, iteration_row
+from .timing import Row
 
 
 @dataclass(frozen=True)
-class Job:
-    """One PPO iteration: a rollout of one episode a row, then `n_epochs` of updates.
+class Sizes:
+    """How large each row's job is.
 
     Attributes:
-        name: of the row.
-        width, layers, heads: of the GPT-2 that both sides train.
-        vocab_size, prompt, tokens: V, prompt length and T of every episode.
-        n_envs, n_epochs, batch_size: as in SB3.
+        ppo: beside stock SB3, in the order of DESIGN.md's table.
+        grpo: beside TRL; a minibatch is whole completions.
+        rollouts: beside `generate`, equal lengths and ragged ones.
+        rollouts_at_once: batches that are timed together.
+        dqn: beside stock SB3.
+        gradient_steps: of it that are timed together.
+        replay: whose transitions fill the replay buffers.
+        replay_measured: how many do.
+        growth: the same tokens in short and in long episodes.
     """
 
-    name: str
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    vocab_size: int = 512
-    prompt: int = 8
-    tokens: int = 64
-    n_envs: int = 16
-    n_epochs: int = 4
-    batch_size: int = 256
-
-
-JOBS = (Job("PPO iteration, 0.9 M parameters, V 512, prompt 8, T 64, 16 envs, 4 epochs"),)
-
-
-class FixedLengthEnv(VectorEnv):
-    """Random prompts, episodes of exactly T tokens, a reward for even tokens: costs nothing itself."""
-
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
-    def __init__(self, job: Job, seed: int = 0) -> None:
-        self.job, self.num_envs = job, job.n_envs
-        self.rng = np.random.default_rng(seed)
-        length = job.prompt + job.tokens
-        self.single_observation_space = spaces.Box(0, job.vocab_size, (length,), np.int64)
-        self.single_action_space = spaces.Discrete(job.vocab_size)
-        self.observation_space = spaces.Box(0, job.vocab_size, (self.num_envs, length), np.int64)
-        self.action_space = spaces.MultiDiscrete([job.vocab_size] * self.num_envs)
-        self._start()
-
-    def _start(self) -> None:
-        job = self.job
-        self.said = 0
-        self.context = np.full((self.num_envs, job.prompt + job.tokens), job.vocab_size, np.int64)
-        self.context[:, : job.prompt] = self.rng.integers(job.vocab_size, size=(self.num_envs, job.prompt))
-
-    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start every row."""
-        self._start()
-        return self.context.copy(), {}
-
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Append a token to every row."""
-        self.context[:, self.job.prompt + self.said] = actions
-        self.said += 1
-        over = self.said == self.job.tokens
-        infos: dict[str, Any] = {}
-        if over:
-            infos = {"final_obs": list(self.context.copy()), "final_info": {}}
-            self._start()
-        ended = np.full(self.num_envs, over)
-        return self.context.copy(), (actions % 2 == 0) * 1.0, ended, np.zeros_like(ended), infos
-
-
-def make_iteration(job: Job, algorithm: type, device: str) -> tuple[Callable[[], tuple[float, float]], Any]:
-    """Return a function that runs one iteration and gives (rollout, update) seconds, and the model."""
-    from transformers import GPT2Config
-
-    from agents import TransformerPolicy, VectorEnvAdapter
-
-    config = GPT2Config(
-        vocab_size=job.vocab_size,
-        n_positions=job.prompt + job.tokens,
-        n_embd=job.width,
-        n_layer=job.layers,
-        n_head=job.heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
+    ppo: tuple[Job, ...] = (
+        Job(),
+        Job(width=256, vocab_size=8192, tokens=128, stock_minibatches=2),
+        Job(tokens=512, stock_minibatches=1),
     )
-    model = algorithm(
-        TransformerPolicy,
-        VectorEnvAdapter(FixedLengthEnv(job)),
-        learning_rate=3e-4,
-        n_steps=job.tokens,
-        batch_size=job.batch_size,
-        n_epochs=job.n_epochs,
-        gamma=1.0,
-        policy_kwargs={"model": config},
-        seed=0,
-        device=device,
+    grpo: Job = Job()
+    rollouts: tuple[Job, ...] = (Job(), Job(ragged=True))
+    rollouts_at_once: int = 5
+    dqn: Job = Job()
+    gradient_steps: int = 2
+    replay: tuple[Job, ...] = (Job(tokens=504), Job(tokens=504, ragged=True))
+    replay_measured: int = 50_000
+    growth: tuple[Job, Job] = (
+        Job(tokens=128, batch_size=1024),
+        Job(tokens=1024, n_envs=2, batch_size=1024),
     )
-    _, callback = model._setup_learn(10**9)
-
-    def iterate() -> tuple[float, float]:
-        begin = time.perf_counter()
-        model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-        middle = time.perf_counter()
-        model.train()
-        return middle - begin, time.perf_counter() - middle
-
-    return iterate, model
 
 
-def count_flops(iterate: Callable[[], Any]) -> int:
-    """Return the floating-point operations of PyTorch's matrix products and attention in one call."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        iterate()
-    return int(counter.get_total_flops())
+_TINY = Job(width=16, layers=1, heads=2, vocab_size=16, prompt=2, tokens=8, n_envs=4, n_epochs=2, batch_size=16)
+_TINY_SCALED = Job(16, 1, 2, 16, 2, 16, n_envs=4, n_epochs=2, batch_size=16, stock_minibatches=1)
+_TINY_RAGGED = Job(16, 1, 2, 16, 2, 8, ragged=True, n_envs=4, n_epochs=2, batch_size=16)
+TINY = Sizes((_TINY, _TINY_SCALED), _TINY, (_TINY, _TINY_RAGGED), 1, _TINY, 1, (_TINY_RAGGED,), 200,
+             (_TINY, _TINY_SCALED))  # fmt: skip
 
 
-def rows(repeats: int, device: str) -> Iterator[Row]:
+def rows(repeats: int, device: str, sizes: Sizes = Sizes()) -> Iterator[Row]:  # noqa: B008 - it is frozen
     """Yield the rows of this section."""
-    for job in JOBS:
-        yield compare_ppo(job, repeats, device)
+    for job in sizes.ppo:
+        yield iteration_row(job, repeats, device)
+    if has_trl():
+        yield trl_row(sizes.grpo, repeats, device)
+    else:
+        print("  TRL's GRPOTrainer is left out: pip install 'text-envs[trl]'")
+    for job in sizes.rollouts:
+        yield rollout_row(job, sizes.rollouts_at_once, repeats, device)
+    yield gradient_row(sizes.dqn, sizes.gradient_steps, repeats, device)
+    for job in sizes.replay:
+        yield memory_row(job, sizes.replay_measured)
+    yield growth_row(*sizes.growth, repeats, device)
 
 
-def compare_ppo(job: Job, repeats: int, device: str) -> Row:
-    """Return one row: our PPO and stock SB3's with the same policy, one iteration each in turn."""
-    import stable_baselines3
-
-    from agents import PPO
-
-    ours, model = make_iteration(job, PPO, device)
-    stock, _ = make_iteration(job, stable_baselines3.PPO, device)
-    flops = {"ours": count_flops(ours), "stock": count_flops(stock)}  # also the warm-up
-    seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "stock": []}
-    for _ in range(repeats):
-        seconds["stock"].append(stock())
-        seconds["ours"].append(ours())
-    ratios = [sum(s) / sum(o) for s, o in zip(seconds["stock"], seconds["ours"], strict=True)]
-    flop_ratio = flops["stock"] / flops["ours"]
-    ratio = spread(ratios)
-    parameters = sum(p.numel() for p in model.policy.parameters())
-    return {
-        "name": job.name,
-        "told": f"{ratio['median']:.1f}x stock SB3 with the same policy, trimmed "
-        f"({ratio['min']:.1f}-{ratio['max']:.1f}); floating-point operations {flop_ratio:.1f}x, "
-        f"{ratio['median'] / flop_ratio:.0%} of it reached; "
-        f"{parameters:,} parameters on {model.device}",
-        "parameters": parameters,
-        "device": str(model.device),
-        "stock_seconds": seconds["stock"],
-        "our_seconds": seconds["ours"],
-        "flops": flops,
-        "flop_ratio": flop_ratio,
-        "ratio": ratio,
-    }
+def quick_rows(repeats: int, device: str) -> Iterator[Row]:
+    """Yield the same rows at sizes that take seconds: to see that they run, their figures mean nothing."""
+    return rows(repeats, device, TINY)

@@ -48,3 +48,27 @@ def compare(
         "other": other,
         "ratio": ratio,
     }
+
+
+def with_flops(name: str, seconds: Sequence[tuple[float, float]], flops: dict[str, int], other: str) -> Row:
+    """Return a row: how much faster ours is, and how much of the saved work that is.
+
+    Args:
+        name: of the row.
+        seconds: (theirs, ours) of each pair.
+        flops: floating-point operations of the same work, "stock" and "ours".
+        other: what it is compared with.
+    """
+    ratio = spread([theirs / own for theirs, own in seconds])
+    flop_ratio = flops["stock"] / flops["ours"]
+    return {
+        "name": name,
+        "told": f"{ratio['median']:.1f}x {other} ({ratio['min']:.1f}-{ratio['max']:.1f}); floating-point "
+        f"operations {flop_ratio:.1f}x, {ratio['median'] / flop_ratio:.0%} of it reached",
+        "stock_seconds": [theirs for theirs, _ in seconds],
+        "our_seconds": [own for _, own in seconds],
+        "flops": flops,
+        "flop_ratio": flop_ratio,
+        "ratio": ratio,
+        "reached": ratio["median"] / flop_ratio,
+    }

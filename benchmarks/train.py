@@ -1,12 +1,16 @@
-"""`text-envs train`: one agent, one environment, any language model; evaluates before and after, and saves."""
+"""`text-envs train`: one agent, one environment, any language model; evaluates before and after, and saves.
+
+What happens to the files of a run (checkpoints, logs) is in `run_files.py`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import inspect
-import tempfile
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,24 @@ import stable_baselines3.common.base_class
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from stable_baselines3.common.callbacks import ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
 import agents
+from agents.callbacks import Checkpoint, TextMetrics
+from agents.samples import SampleTexts
 from text_envs import TokenVectorEnv
 
+from . import run_files
 from .errors import UserError
 from .evaluation import Evaluation, evaluate, make_env, normalize
 from .trial import derived_seed
 
-_ALGORITHMS = {"ppo": (agents.PPO, "TransformerPolicy"), "dqn": (agents.DQN, "TransformerQPolicy")}
-_AGENT, _MODEL = "agent.zip", "config.json"
+_ALGORITHMS = {
+    "ppo": (agents.PPO, "TransformerPolicy"),
+    "grpo": (agents.GRPO, "TransformerPolicy"),
+    "dqn": (agents.DQN, "TransformerQPolicy"),
+}
+_OWN = ("reference", "kl_coef", "group_size")  # options that are keywords of the algorithm
 _NOT_ENV = {  # keywords that are not the command's to hand on -> what to do instead
     "id": "ENV_ID names the environment; leave it out",
     "task": "ENV_ID names the task; leave it out",
@@ -48,7 +59,7 @@ _KINDS: dict[str, Any] = {  # of annotations; a schedule cannot be written on a 
     "None": type(None),
     "Schedule": (),
 }
-_SHOWN = 6
+_LOGGED_SAMPLES = 10  # times in a training
 _TRAIN, _EVALUATE = 0, 1
 
 
@@ -60,30 +71,40 @@ def main(argv: Sequence[str]) -> int:
     env_kwargs = parse_pairs(options.env, "--env")
     _refuse(env_kwargs, "--env", _NOT_ENV)
     tokenizer = load_tokenizer(options.model) if options.model else None
-    envs = open_env(options.env_id, options.num_envs, env_kwargs, tokenizer)
     fresh = open_env(options.env_id, min(options.num_envs, options.eval_episodes), env_kwargs, tokenizer)
-    if options.save is not None:
-        prepare_folder(options.save, options.overwrite)
-    model = make_agent(options, envs)
+    model = run_files.resumed(options)
+    goes_on = model is not None
+    run_files.prepare(options, goes_on)
+    if not goes_on:
+        model = make_agent(options, open_env(options.env_id, options.num_envs, env_kwargs, tokenizer))
+        run_files.remember(options)
     console = Console()
     console.print(f"{type(model).__name__} on {options.env_id}, {_size(model)} weights, device {model.device}")
-
-    before = _evaluated(model, fresh, options)
-    _print_mean(console, "before", fresh, before)
-    whole = _learned(model, options.steps, console)
-    if not whole:
-        lost = "" if options.save else "; nothing was saved, --save DIR keeps what there is"
-        console.print(f"stopped after {model.num_timesteps:,} of {options.steps:,} steps{lost}", highlight=False)
+    if goes_on:  # an evaluation would use up random numbers, and the run would not be what it would have been
+        console.print(_where_it_is(model.num_timesteps, options.steps), highlight=False)
+    else:
+        _print_mean(console, "before", fresh, _evaluated(model, fresh, options))
+    stopped = _learned(model, options, console, goes_on)
     if options.save is not None:  # at once: the evaluation may be stopped too
-        model.save(options.save / _AGENT)
-        model.policy.save_pretrained(str(options.save), tokenizer or envs.tokenizer)
-        console.print(f"saved {options.save / _AGENT} and, for transformers, the folder {options.save}")
-    if not whole:
-        return 130
+        model.save(options.save / run_files.AGENT)
+        model.policy.save_pretrained(str(options.save), tokenizer or fresh.tokenizer)
+        console.print(f"saved {options.save / run_files.AGENT} and, for transformers, the folder {options.save}")
+    if stopped is not None:
+        told = f"stopped after {model.num_timesteps:,} of {options.steps:,} steps{stopped.cause}"
+        told += f"; {run_files.what_is_left(options)}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+        return stopped.status
     after = _evaluated(model, fresh, options)
     _print_mean(console, "after", fresh, after)
-    _print_samples(console, after)
+    if options.samples:
+        _print_samples(console, after, options.samples)
     return 0
+
+
+def _where_it_is(done: int, steps: int) -> str:
+    if done >= steps:
+        return f"the run has its {done:,} steps already; a larger --steps gives it more"
+    return f"goes on after {done:,} of {steps:,} steps"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,8 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lora", type=int, metavar="RANK",
                         help="train adapters of this rank, not the weights; needs --model")  # fmt: skip
     parser.add_argument("--dtype", help="float32 (default) or bfloat16")
-    parser.add_argument("--reference", help="ppo: 'initial', or a model to stay near")
-    parser.add_argument("--kl-coef", type=float, help="ppo: reward charged for a nat of distance to it")
+    parser.add_argument("--reference", help="ppo, grpo: 'initial', or a model to stay near")
+    parser.add_argument("--kl-coef", type=float, help="ppo, grpo: what a nat of distance to it costs")
+    parser.add_argument("--group-size", type=_count, metavar="N",
+                        help="grpo: episodes of each prompt; --num-envs is a multiple (default: 8)")  # fmt: skip
     parser.add_argument("--steps", type=_count, default=100_000, help="environment steps (default: 100_000)")
     parser.add_argument("--num-envs", type=_count, default=16, metavar="N", help="rows in a batch (default: 16)")
     parser.add_argument("--env", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -106,7 +129,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--save", type=Path, metavar="DIR", help="where the agent and the model go")
-    parser.add_argument("--overwrite", action="store_true", help="let --save replace what DIR holds")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR",
+                        help="where checkpoints of the whole run go; the last 3 stay")  # fmt: skip
+    parser.add_argument("--checkpoint-every", type=_count, default=10_000, metavar="STEPS",
+                        help="steps between them (default: 10_000)")  # fmt: skip
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the last of --checkpoint as if the run had not stopped; begin if there is "
+                        "none")  # fmt: skip
+    parser.add_argument("--log", type=Path, metavar="DIR",
+                        help="where TensorBoard's files, progress.csv and samples.jsonl go")  # fmt: skip
+    parser.add_argument("--samples", type=_size_of_samples, default=6, metavar="N",
+                        help="texts shown at the end and, with --log, written ten times (default: 6)")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="let --save and --log replace what DIR holds")
     return parser
 
 
@@ -120,23 +154,8 @@ def _count(text: str) -> int:
     return value
 
 
-def prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Make the folder of `--save` and see that it can be written, before hours are spent on what goes there.
-
-    Raises:
-        UserError: if it cannot be made or written, or holds an agent or a model that may not be overwritten.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--save {folder} cannot be written ({error.strerror}); choose another folder") from error
-    held = [name for name in (_AGENT, _MODEL) if (folder / name).exists()]
-    if held and not overwrite:
-        raise UserError(
-            f"--save {folder} already holds {' and '.join(held)}; choose another folder, or add --overwrite"
-        )
+def _size_of_samples(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, Any]:
@@ -207,7 +226,7 @@ def make_agent(options: argparse.Namespace, envs: TokenVectorEnv) -> Any:
     """
     algorithm, policy = _ALGORITHMS[options.algo]
     policy_kwargs = {"model": options.model, "lora": options.lora, "dtype": options.dtype}
-    own = {name: value for name in ("reference", "kl_coef") if (value := getattr(options, name)) is not None}
+    own = {name: value for name in _OWN if (value := getattr(options, name)) is not None}
     keywords = {**own, **parse_pairs(options.set, "--set")}
     _refuse(keywords, "--set", _NOT_SET)
     parameters = inspect.signature(algorithm).parameters
@@ -240,16 +259,49 @@ def _fits(value: Any, annotation: str) -> bool:
     return any(isinstance(value, _KINDS[part]) for part in parts)
 
 
-def _learned(model: Any, steps: int, console: Console) -> bool:
-    """Train, with a bar on a terminal; return whether it was to the end and not to a Ctrl-C."""
+@dataclass(frozen=True)
+class _Stop:
+    """Why training ended early: what the message says of it, and the exit status."""
+
+    cause: str
+    status: int
+
+
+def _learned(model: Any, options: argparse.Namespace, console: Console, goes_on: bool) -> _Stop | None:
+    """Train, with a bar on a terminal; return what stopped it, None at the end."""
+    steps = options.steps - model.num_timesteps
+    if steps <= 0:
+        return None
     bar = ProgressBarCallback() if console.is_terminal else None
     try:
-        model.learn(steps, callback=bar)
+        model.learn(
+            steps,
+            callback=[*_callbacks(model, options), *([] if bar is None else [bar])],
+            reset_num_timesteps=not goes_on,
+        )
     except KeyboardInterrupt:
+        return _Stop("", 130)
+    except Exception as error:  # a reward's, most of all: what was learnt must outlive it
+        traceback.print_exc()
+        return _Stop(f" by {type(error).__name__}: {error}", 1)
+    finally:
         if bar is not None and hasattr(bar, "pbar"):  # else it would go on drawing
             bar.pbar.close()
-        return False
-    return True
+    return None
+
+
+def _callbacks(model: Any, options: argparse.Namespace) -> list[BaseCallback]:
+    """Return what checkpoints and logs the run; the model's logger is set."""
+    callbacks: list[BaseCallback] = []
+    if options.checkpoint is not None:
+        callbacks.append(Checkpoint(options.checkpoint, options.checkpoint_every))
+    if options.log is not None:
+        model.set_logger(run_files.logger(options.log, model.num_timesteps))
+        callbacks.append(TextMetrics())
+        if options.samples:
+            every = max(1, options.steps // _LOGGED_SAMPLES)
+            callbacks.append(SampleTexts(options.log / run_files.SAMPLES, every, options.samples))
+    return callbacks
 
 
 def _evaluated(
@@ -273,11 +325,11 @@ def _print_mean(console: Console, when: str, env: TokenVectorEnv, result: Evalua
     )
 
 
-def _print_samples(console: Console, result: Evaluation) -> None:
+def _print_samples(console: Console, result: Evaluation, count: int) -> None:
     table = Table(title="Samples after training, worst to best", title_justify="left", header_style="bold")
     for name in ("prompt", "completion"):
         table.add_column(name, overflow="fold")
     table.add_column("reward", justify="right")
-    for episode in result.worst_to_best(_SHOWN):
+    for episode in result.worst_to_best(count):
         table.add_row(Text(episode.prompt), Text(episode.completion), f"{episode.reward:.2f}")
     console.print(table)

@@ -41,10 +41,56 @@ class SuccessorEnv(gym.Env):
         full = len(self.context) + 1 + self.reply > self.length
         return self._observe(), float(action == target), bool(action == 0 or full), False, {}
 
+    def demonstrate(self) -> list[int]:
+        """Return the best tokens up to the next reply, or to the end."""
+        said = [self.context[-1] % (self.vocab_size - 1) + 1]
+        until = 3 - self.steps % 3 if self.reply else self.length - len(self.context)
+        while len(said) < until:
+            said.append(said[-1] % (self.vocab_size - 1) + 1)
+        return said
+
     def _observe(self) -> np.ndarray:
         observation = np.full(self.length, self.vocab_size, np.int64)
         observation[: len(self.context)] = self.context
         return observation
+
+
+class MaskedSuccessorEnv(SuccessorEnv):
+    """The same, where about half of the tokens are legal: the rewarded one, the end, and those of one parity.
+
+    A token that is not legal raises. Episodes that a wrapper cuts tell what would have been legal.
+    """
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        if not self.action_masks()[action]:
+            raise ValueError(f"token {action} is not legal after {self.context}")
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"action_mask": self.action_masks()}
+
+    def action_masks(self) -> np.ndarray:
+        """Return (V,), True where a token is legal."""
+        last = self.context[-1]
+        legal = (np.arange(self.vocab_size) + last) % 2 == 0
+        legal[[0, last % (self.vocab_size - 1) + 1]] = True
+        return legal
+
+
+@pytest.fixture
+def masked_env() -> type[MaskedSuccessorEnv]:
+    """The masked environment's class."""
+    return MaskedSuccessorEnv
+
+
+@pytest.fixture
+def masked_vector_env() -> Callable[..., SyncVectorEnv]:
+    """A function (n, **keywords) -> vector environment of masked ones that resets in the same step."""
+
+    def make(n: int = 3, **keywords: int) -> SyncVectorEnv:
+        return SyncVectorEnv(
+            [lambda: MaskedSuccessorEnv(**keywords) for _ in range(n)], autoreset_mode=AutoresetMode.SAME_STEP
+        )
+
+    return make
 
 
 @pytest.fixture

@@ -1,17 +1,23 @@
 """A tensor on the wrong device fails here, without a GPU: the model lies on PyTorch's "meta" device, the host's
 tensors do not, and an operation between the two raises."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from transformers import GPT2Config, LlamaConfig
 
+import agents
 from agents.backbone import Backbone, ModelSpec
 from agents.buffers import to_device
 from agents.kv_cache import ContextFollower
 from agents.losses import dqn_loss, ppo_loss, q_targets
 from agents.packing import pack
 from agents.policies import ContextReader, token_log_probs
+from agents.updates import Update
 
 V, L = 7, 14
 CONFIGS = {
@@ -27,9 +33,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
     return Backbone(ModelSpec(CONFIGS[request.param]), V, L).to("meta")
 
 
-def test_forward_and_losses_stay_on_the_device(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    # transformers looks at the positions' values, which "meta" has none of
-    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)
+def test_forward_and_losses_stay_on_the_device(backbone: Backbone) -> None:
     packs = [to_device(pack([np.arange(5), np.arange(3)], [np.array([2, 4]), np.array([1])]), "meta")]
     hidden = ContextReader(backbone).packed_hidden(packs)
     actions = torch.zeros(3, dtype=torch.int64, device="meta")
@@ -61,6 +65,51 @@ def test_the_cache_stays_on_the_device(backbone: Backbone) -> None:
         for length in ([4, 2, 3], [5, 3, 4], [6, 1, 5]):
             assert follower.last_hidden(ids, np.array(length)).device.type == "meta"
             ids[1] += 1
+
+
+@pytest.mark.parametrize("name", ["PPO", "GRPO", "DQN"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"micro_batch_size": 30}, {"policy_kwargs": {"lora": 2, "gradient_checkpointing": True}}],
+    ids=str,
+)
+def test_updates_stay_on_the_device(
+    vector_env: Callable, monkeypatch: pytest.MonkeyPatch, name: str, options: dict
+) -> None:
+    """A real rollout on the host, then the algorithm's own `train` on "meta", steps of the optimiser included.
+
+    "meta" has no values: whatever reads one outside of the places listed here, before the update's end, raises.
+    """
+    common = {"seed": 0, "device": "cpu", **options}
+    if name != "DQN":
+        common |= {"reference": "initial", "kl_coef": 0.1, "ent_coef": 0.01}
+    if name == "GRPO":
+        common |= {"group_size": 2}
+    kwargs = {"learning_starts": 20} if name == "DQN" else {"n_steps": 40}
+    policy = "TransformerQPolicy" if name == "DQN" else "TransformerPolicy"
+    model = getattr(agents, name)(policy, vector_env(4), **kwargs, **common)
+    _, callback = model._setup_learn(200)
+    if name == "DQN":
+        model.collect_rollouts(
+            model.env, callback, TrainFreq(50, TrainFrequencyUnit.STEP), model.replay_buffer, learning_starts=100
+        )
+        model.replay_buffer.device = "meta"
+    else:
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, 40)
+        model.rollout_buffer.device = "meta"
+    model.policy.to("meta")
+    if getattr(model, "reference_policy", None) is not None:
+        model.reference_policy.to("meta")
+    trained = model.q_net if name == "DQN" else model.policy
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    model.policy.optimizer = torch.optim.SGD(parameters, lr=0.1)
+    assert all(p.device.type == "meta" for p in parameters) and len(parameters) > 4
+    steps = []
+    monkeypatch.setattr(Update, "check", lambda update: steps.append(len(update.losses)))
+    monkeypatch.setattr(torch, "autocast", lambda *args, **keywords: nullcontext())  # knows no "meta"
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: 0.0)  # what is logged when the update is over
+    model.train(2) if name == "DQN" else model.train()
+    assert steps and steps[-1] >= 2
 
 
 def test_a_mix_up_is_noticed(backbone: Backbone) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoTokenizer, GPT2Config, pipeline
 
 import agents
 from agents.export import fast_tokenizer
@@ -51,3 +51,26 @@ def test_a_pipeline_says_what_the_policy_says(tmp_path: Path, vector_env: Callab
             break
         expected += CHARACTERS.vocabulary[context[-1]]
     assert said == expected
+
+
+def test_a_reference_with_another_tokenizer_is_refused(
+    tmp_path: Path, vector_env: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = agents.PPO("TransformerPolicy", vector_env(2), device="cpu")
+    letters = SimpleNamespace(vocabulary=list("zyxwvu") + ["<end>"], unit="character", end_token_id=6)
+    for name, tokenizer in (("same", CHARACTERS), ("other", letters), ("none", None)):
+        model.policy.save_pretrained(str(tmp_path / name), tokenizer)
+    env = vector_env(2)
+    keywords = {"kl_coef": 0.1, "device": "cpu"}
+    agents.PPO("TransformerPolicy", env, reference=tmp_path / "other", **keywords)  # which shows no tokenizer
+    for environment in env.envs:
+        environment.tokenizer = CHARACTERS
+    for name in ("same", "none"):
+        agents.PPO("TransformerPolicy", env, reference=str(tmp_path / name), **keywords)
+    with pytest.raises(ValueError, match="has 5 outputs but the environment has 7 actions"):
+        agents.PPO("TransformerPolicy", env, reference=GPT2Config(vocab_size=5), **keywords)
+    message = (
+        "other has another tokenizer than the environment: 6 of 7 ids differ, for example 0 is 'z' there and 'a'"
+    )
+    with pytest.raises(ValueError, match=message):
+        agents.PPO("TransformerPolicy", env, reference=tmp_path / "other", **keywords)

@@ -4,29 +4,47 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    BartConfig,
     BloomConfig,
+    FalconConfig,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoConfig,
+    GPTNeoXConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
     OPTConfig,
+    PhiConfig,
     PreTrainedConfig,
     Qwen3Config,
+    RecurrentGemmaConfig,
 )
 
 from agents.backbone import Backbone, ModelSpec
+from agents.buffers import to_device
 from agents.kv_cache import ContextFollower, check_cache
+from agents.packing import pack
+from agents.policies import ContextReader
 
 V, L = 11, 24
 SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL_GQA = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2, "pad_token_id": 0}
 CONFIGS = {
     "gpt2": GPT2Config(vocab_size=V, n_positions=L, n_embd=32, n_layer=2, n_head=4),
-    "llama": LlamaConfig(**SMALL, intermediate_size=48, num_key_value_heads=2, max_position_embeddings=L),
-    "qwen3": Qwen3Config(
-        **SMALL, intermediate_size=48, num_key_value_heads=2, head_dim=8, max_position_embeddings=L
+    "llama": LlamaConfig(**SMALL_GQA),
+    "qwen3": Qwen3Config(**SMALL_GQA, head_dim=8),
+    "qwen3-window": Qwen3Config(
+        **SMALL_GQA, head_dim=8, use_sliding_window=True, sliding_window=5, max_window_layers=1
     ),
+    "mistral": MistralConfig(**SMALL_GQA, sliding_window=5),
     "opt": OPTConfig(**SMALL, ffn_dim=48, max_position_embeddings=L, word_embed_proj_dim=32, pad_token_id=1),
+    "gpt-neox": GPTNeoXConfig(**SMALL, intermediate_size=48),
+    "gemma3": Gemma3TextConfig(
+        **SMALL_GQA, head_dim=8, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "phi": PhiConfig(**SMALL, intermediate_size=48),
+    "falcon": FalconConfig(**SMALL, alibi=False),
 }
 
 
@@ -92,17 +110,57 @@ def test_forgetting_recomputes_after_the_weights_change() -> None:
         assert torch.equal(follower.last_hidden(ids, length), fresh)
 
 
-def test_a_window_shorter_than_the_context_is_not_cached() -> None:
-    config = MistralConfig(**SMALL, intermediate_size=48, num_key_value_heads=2, sliding_window=8)
-    assert "window (8)" in str(build(config).uncacheable())
-    config.sliding_window = L
-    assert check_cache(build(config)) is None
+@pytest.mark.parametrize("name", CONFIGS)
+def test_packed_contexts_equal_each_context_alone(name: str) -> None:
+    """Both with our FreshCache and padding, against transformers called plainly on one unpadded context."""
+    backbone = build(CONFIGS[name])
+    rng = np.random.default_rng(0)
+    contexts = [rng.integers(V, size=n) for n in (L, 7, 13)]
+    positions = [np.arange(len(ids)) for ids in contexts]
+    packs = [to_device(pack(contexts, positions), "cpu")]
+    with torch.no_grad():
+        packed = ContextReader(backbone).packed_hidden(packs)
+        alone = [
+            backbone.model.base_model(input_ids=torch.as_tensor(ids)[None], use_cache=False).last_hidden_state[0]
+            for ids in contexts
+        ]
+    torch.testing.assert_close(packed, torch.cat(alone), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen3-window", "mistral"])
+def test_whole_contexts_never_look_at_positions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What transformers does without our FreshCache waits for the device."""
+    backbone = build(CONFIGS[name])
+    looks: list[int] = []
+    monkeypatch.setattr(
+        "transformers.masking_utils.find_packed_sequence_indices", lambda ids: looks.append(len(ids))
+    )
+    backbone.hidden(torch.zeros(2, 9, dtype=torch.int64))
+    assert not looks
+    backbone.model.base_model(input_ids=torch.zeros(2, 9, dtype=torch.int64), use_cache=False)
+    assert looks  # or this test would not notice
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_these_models_are_cached(name: str) -> None:
+    assert check_cache(build(CONFIGS[name])) is None
 
 
 @pytest.mark.parametrize(
     "config",
     [
         MambaConfig(vocab_size=V, hidden_size=16, state_size=4, num_hidden_layers=1),
+        RecurrentGemmaConfig(
+            **SMALL, intermediate_size=48, lru_width=32, num_key_value_heads=1, attention_window_size=5
+        ),
+        BartConfig(
+            vocab_size=V,
+            d_model=16,
+            decoder_layers=1,
+            encoder_layers=1,
+            decoder_attention_heads=2,
+            decoder_ffn_dim=16,
+        ),
         BloomConfig(vocab_size=V, hidden_size=16, n_layer=1, n_head=2),
         GPTNeoConfig(
             vocab_size=V,

@@ -10,12 +10,12 @@ import stable_baselines3
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, MambaConfig
 
 import agents
 from agents.backbone import Backbone, ModelSpec, load_model
 from agents.checkpoint import CheckpointError
-from agents.policies import _choose, token_log_probs
+from agents.policies import choose, token_log_probs
 
 LLAMA = LlamaConfig(vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
 
@@ -236,34 +236,20 @@ def test_save_pretrained_is_the_same_model(
         torch.testing.assert_close(plain(ids).logits[..., :7], expected, rtol=0, atol=1e-5)
 
 
-def test_a_short_attention_window_warns_and_stays_right(vector_env: Callable) -> None:
-    config = MistralConfig(
-        vocab_size=7,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=16,
-        sliding_window=4,
-    )
-    model = agents.PPO(
-        "TransformerPolicy",
-        vector_env(),
-        n_steps=16,
-        policy_kwargs={"model": config},
-        seed=0,
-        device="cpu",
-    )
-    with pytest.warns(UserWarning, match="attention window"):
-        model.learn(48)
+def test_a_model_without_keys_and_values_warns_and_stays_right(vector_env: Callable) -> None:
+    config = MambaConfig(vocab_size=7, hidden_size=16, state_size=4, num_hidden_layers=1)
+    model = agents.PPO("TransformerPolicy", vector_env(), n_steps=16, policy_kwargs={"model": config}, device="cpu")
+    _, callback = model._setup_learn(48)
+    with pytest.warns(UserWarning, match="no key-value cache.*linear_attention"):
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, 16)
     batch = next(model.rollout_buffer.in_order(10**6))
-    assert len(batch.actions)
+    torch.testing.assert_close(model.policy.packed_log_probs(batch.packs, batch.actions), batch.old_log_prob)
 
 
 def test_sampling_follows_the_distribution() -> None:
     torch.manual_seed(0)
     log_probs = torch.log_softmax(torch.tensor([[2.0, -torch.inf, 0.0, -3.0, 1.0]]), dim=-1)
-    counts = torch.bincount(_choose(log_probs.expand(200_000, -1), deterministic=False), minlength=5)
+    counts = torch.bincount(choose(log_probs.expand(200_000, -1), deterministic=False), minlength=5)
     assert counts[1] == 0
     torch.testing.assert_close(counts / 200_000, log_probs[0].exp(), rtol=0, atol=0.005)
 

@@ -1,10 +1,17 @@
 """The timings run and say what they measured, at sizes that take a second; no time is ever asserted."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import stable_baselines3
+import torch
+import torch.nn.functional as F
 
-from benchmarks import speed, speed_envs, timing
+from agents import DQN
+from benchmarks import speed, speed_agents, speed_dqn, speed_envs, speed_jobs, speed_ppo, timing
+from benchmarks.errors import UserError
 
 
 @pytest.fixture
@@ -38,3 +45,91 @@ def test_environments_are_timed_and_other_sections_stay(tiny, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
     assert 0 < next(row["share"] for row in written["envs"]["rows"] if "share" in row) < 1
+
+
+TINY = speed_jobs.Job(16, 1, 2, vocab_size=16, prompt=2, tokens=8, n_envs=4, n_epochs=2, batch_size=16)
+
+
+def test_agents_are_timed_at_tiny_sizes(tmp_path, capsys):
+    out = tmp_path / "speed.json"
+    assert speed.main(["--only", "agents", "--quick", "--repeats", "1", "--device", "cpu", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["agents"]["rows"]
+    printed = capsys.readouterr().out
+    wanted = ["PPO iteration", "HF generate", "lengths uniform", "DQN gradient", "Replay memory", "cost of a token"]
+    if speed_agents.has_trl():
+        wanted.append("TRL")
+    told = [f"{row['name']}: {row['told']}" for row in rows]
+    for part in wanted:
+        assert any(part in line for line in told), part
+    for row, line in zip(rows, told, strict=True):
+        assert line in printed
+        assert 0 < row["ratio"]["min"] <= row["ratio"]["median"] <= row["ratio"]["max"]
+
+
+def test_quick_figures_never_replace_measured_ones():
+    with pytest.raises(UserError, match="give --out"):
+        speed.main(["--only", "agents", "--quick"])
+
+
+def test_the_share_of_saved_work_is_told():
+    row = timing.with_flops("a job", [(8.0, 1.0), (6.0, 2.0), (10.0, 2.0)], {"stock": 100, "ours": 10}, "stock")
+    assert row["ratio"] == {"min": 3.0, "median": 5.0, "max": 8.0}
+    assert row["flop_ratio"] == 10 and row["reached"] == 0.5
+    assert "5.0x stock (3.0-8.0)" in row["told"] and "10.0x, 50% of it reached" in row["told"]
+
+
+def test_stock_scaled_up_from_parts_does_the_work_of_the_whole():
+    """The update's operations are exact but for trimming, the rollout's for the sums over lengths."""
+    job = replace(TINY, tokens=16)
+    model = speed_ppo.make_model(job, stable_baselines3.PPO, "cpu")
+    whole = speed_ppo.stock_iteration(model, job, speed_jobs.count_flops)
+    scaled = speed_ppo.stock_iteration(model, replace(job, stock_minibatches=2), speed_jobs.count_flops)
+    assert scaled == pytest.approx(whole, rel=0.15)
+    assert "get" not in vars(model.rollout_buffer)  # whole epochs again
+    assert job.minibatches == 8
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_episodes_have_the_lengths_that_were_asked_for(ragged):
+    env, ends = speed_jobs.blank_env(replace(TINY, ragged=ragged)), []
+    env.reset()
+    for _ in range(100):
+        observations, _, ended, infos = env.step(np.zeros(4, np.int64))
+        assert ((observations != 16).sum(axis=1)[ended] == 2).all()
+        for row in np.flatnonzero(ended):
+            final = infos[row]["terminal_observation"]
+            ends.append(infos[row]["episode"]["l"])
+            assert (final != 16).sum() == 2 + ends[-1]
+    assert set(ends) == (set(range(1, 9)) if ragged else {8})
+
+
+def test_both_replay_buffers_hold_the_same_transitions():
+    job = replace(TINY, ragged=True)
+    model = speed_dqn.make_model(job, stable_baselines3.DQN, "cpu", 200)
+    ours = speed_dqn.make_model(job, DQN, "cpu", 200).replay_buffer
+    stock = model.replay_buffer
+    first = ours.episodes[0]
+    steps = len(first.actions)
+    row = next(i for i in range(4) if (stock.next_observations[steps - 1, i, : len(first.ids)] == first.ids).all())
+    assert (stock.actions[:steps, row, 0] == first.actions).all()
+    assert stock.dones[:steps, row].tolist() == [0] * (steps - 1) + [1]
+    assert torch.isfinite(ours.sample(16).rewards).all()
+
+
+def test_attention_is_counted_on_cpus_too():
+    query = torch.randn(2, 4, 8, 16, requires_grad=True)
+    key, value = torch.randn(2, 4, 8, 16), torch.randn(2, 4, 8, 16)
+    product = 2 * 2 * 4 * 8 * 8 * 16  # of one of attention's matrix products
+
+    def attend():
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+    assert speed_jobs.count_flops(attend) == 2 * product
+    assert speed_jobs.count_flops(lambda: attend().sum().backward()) == (2 + 5) * product
+
+
+def test_memory_of_unfinished_episodes_is_not_scaled_up():
+    small, large = (
+        speed_dqn.memory_row(TINY, measured)["our_bytes"] for measured in (4 * 8 * 50, 4 * 8 * 50 + 4 * 7)
+    )
+    assert large == pytest.approx(small, rel=0.02)  # all finished, and 28 more transitions in unfinished ones

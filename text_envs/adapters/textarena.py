@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,7 @@ EXCLUDED: dict[str, str] = {
     **dict.fromkeys((f"Wordle-v0{n}" for n in ("", "-hardcore", "-long", "-long-hardcore")), _WORD_LIST),
 }
 REMEMBERED = 8192  # positions: enough for a batch of 4,000 to go on without replays
+_LONG_NUMBER = re.compile(r"(\d{640})\d+")  # Python reads 640 digits under every setting, and may refuse more
 _CUE = "\n[Player] "
 
 
@@ -75,7 +77,8 @@ class TextArena(Task):
 
     Shown: the rules and the board, and after each move what the game says to it, as TextArena writes it
     ("[GAME] ..."), then "[Player] " for the next move. Said: moves of up to `max_new_tokens` tokens; the end
-    token closes one and counts. Brackets are put around a move that has none. Earns: the last move earns the
+    token closes one and counts. Brackets are put around a move that has none;
+    of a number of more than 640 digits, the first 640 are read. Earns: the last move earns the
     game's reward, 0 to 1 in most games, less for an invalid move in some (-1 in Bandit, down to -2 in
     LightsOut); the others earn 0, under `dense` too. The episode ends with the game, or when the context has no
     room for what the game says to a move: such a move earns 0, and the game's words are left out. A move that the
@@ -210,7 +213,7 @@ class TextArena(Task):
     def _move(self, before: Position, seed: int, ids: NDArray[np.int64]) -> Position:
         """Return the position after one more utterance; the game moves on from `before`, which loses it."""
         game, before.game = before.game, None
-        text, turn = self.codec.decode(ids), before.turn + 1
+        text, turn = _LONG_NUMBER.sub(r"\1", self.codec.decode(ids)), before.turn + 1
         with isolated(int(fold(np.array([seed], np.uint64), turn)[0]), numpy=False):  # that is for Sokoban's rooms
             try:
                 over, _ = game.step(text)

@@ -9,10 +9,12 @@ import pytest
 
 from text_envs import TokenVectorEnv, UtteranceVectorEnv
 from text_envs.adapters import reasoning_gym
-from text_envs.adapters.reasoning_gym import EXCLUDED, ReasoningGym
+from text_envs.adapters.reasoning_gym import EXCLUDED, LISTS, ReasoningGym
 from text_envs.tokenizer import CharacterTokenizer
 
 DATASETS = pytest.importorskip("reasoning_gym.factory").DATASETS
+PAYS_WRONG = {"coin_flip", "game_of_life_halting"}
+JUNK = ("0", "1", "nan", "nan+nani", "inf", "[]", "True", "False", "x", "9" * 400)
 SLOW = {"futoshiki", "knight_swap", "sokoban", "zebra_puzzles"}
 
 
@@ -49,10 +51,26 @@ def test_slow_datasets_score_their_own_answers(name):
     assert [task._score(entry["answer"], entry) for entry in task.entries] == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", sorted(set(EXCLUDED) - {"composite"}))
+@pytest.mark.parametrize("name", sorted(set(EXCLUDED) - PAYS_WRONG - {"composite"}))
 def test_the_excluded_have_no_answer(name):
     make, configure = DATASETS[name]
     assert make(configure(seed=1, size=1))[0]["answer"] is None
+
+
+@pytest.mark.parametrize("name", sorted(PAYS_WRONG))
+def test_or_pay_a_wrong_answer_in_full(name):
+    make, configure = DATASETS[name]
+    dataset = make(configure(seed=1, size=20))
+    wrong = [entry for entry in dataset if entry["answer"].lower() not in ("true", "1", "0")]
+    paid = [dataset.score_answer("0", entry) for entry in wrong]
+    assert len(paid) > 5 and min(paid) == 1.0
+
+
+def test_junk_earns_clearly_less_than_one():
+    for name in sorted(set(DATASETS) - set(EXCLUDED) - SLOW):
+        task = ReasoningGym(dataset=name, size=12)
+        for junk in JUNK:
+            assert np.mean([task._score(junk, entry) for entry in task.entries]) < 0.8, (name, junk)
 
 
 @pytest.mark.parametrize("name", ["codeio", "list_functions", "pool_matrix"])
@@ -129,7 +147,7 @@ def test_a_missing_suite_names_the_extra(monkeypatch):
 
 
 def test_answers_are_never_run_as_programs(tmp_path):
-    for name in ("n_queens", "countdown"):
+    for name in (*LISTS, "countdown", "simple_integration"):
         task = ReasoningGym(dataset=name, size=1)
         nothing = score(task, "")
         for program in (f"open({str(tmp_path / 'x')!r}, 'w')", "9**9**9**9"):
@@ -137,8 +155,44 @@ def test_answers_are_never_run_as_programs(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", sorted(LISTS))
+def test_an_answer_knows_no_names_of_the_scorer(name):
+    """Where their scorers run an answer, the solution has a name."""
+    task = ReasoningGym(dataset=name, size=10)
+    for text in ("valid_solutions", "oracle_answer", "entry['answer']", "answer"):
+        for answer in (text, f"[{text}]", f"[[{text}]]", f"\n{text}", "-" * 5000 + text, "(" * 5000 + text):
+            assert not any(task._score(answer, entry) for entry in task.entries), answer
+
+
 @pytest.mark.parametrize(
-    ("name", "answer"), [("prime_factorization", "x"), ("coin_flip", "9" * 400), ("game_of_life", '{"a": 1}')]
+    ("name", "literal", "earned"),
+    [
+        ("binary_matrix", lambda text: [line.split() for line in text.splitlines()], 0.1),
+        ("n_queens", lambda text: [line.split() for line in text.splitlines()], 0.5),
+        ("spiral_matrix", str.split, 0.1),
+        ("string_insertion", list, 0.1),
+    ],
+)
+def test_a_list_still_earns_a_part(name, literal, earned):
+    task = ReasoningGym(dataset=name, size=5)
+    for entry in task.entries:
+        assert task._score(str(literal(entry["answer"])), entry) == earned
+
+
+def test_solved_integrals_replace_those_that_are_not():
+    task = ReasoningGym(dataset="intermediate_integration", dataset_seed=3, size=40)
+    make, configure = DATASETS["intermediate_integration"]
+    own = make(configure(seed=reasoning_gym._word(3, 0) >> 33, size=40))
+    assert any("Integral" in entry["answer"] for entry in own)
+    assert [entry["question"] for entry in own] == [entry["question"] for entry in task.entries]
+    for entry in task.entries:
+        assert "Integral" not in entry["answer"] and task._score(entry["answer"], entry) == 1.0
+        assert task._score(entry["answer"] + " + x/10**4", entry) < 1 or "exp" in entry["answer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("prime_factorization", "x"), ("calendar_arithmetic", "9" * 400), ("game_of_life", '{"a": 1}')],
 )
 def test_an_answer_in_the_wrong_format_earns_what_none_does(name, answer):
     task = ReasoningGym(dataset=name, size=1)

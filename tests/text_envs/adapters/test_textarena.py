@@ -236,6 +236,19 @@ def test_rules_that_do_not_fit():
         env.reset(seed=1)
 
 
+def test_numbers_that_python_refuses_are_invalid_moves():
+    huge = "9" * 5000
+    for game in sorted(set(GAMES) - SLOW - VERY_SLOW):
+        for move in (huge, f"{huge} {huge}", f"{huge} {huge} {huge}", f"{huge},{huge}", f"A {huge}"):
+            env = UtteranceEnv(TextArena(game=game, max_new_tokens=20000, context_length=60000))
+            env.reset(seed=1)
+            _, reward, over, *_ = env.step(move)
+            assert reward <= 0 or over, (game, reward)
+    env = UtteranceEnv(TextArena(max_new_tokens=6000, context_length=20000))
+    env.reset(seed=1)
+    assert "guessed a number outside the range" in env.step(f"[{huge}]")[0]
+
+
 def test_a_game_that_fails_stops_the_run(monkeypatch):
     from textarena.envs.GuessTheNumber.env import GuessTheNumberEnv
 

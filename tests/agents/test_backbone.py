@@ -1,0 +1,170 @@
+"""Which models are taken, and that checkpointing, compiling and LoRA change what they should and nothing else."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    OPTConfig,
+    PreTrainedConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+    XLNetConfig,
+)
+
+from agents.backbone import Backbone, ModelSpec
+from agents.checkpoint import CheckpointError, weights_hash
+
+V, L = 11, 16
+SMALL = {"vocab_size": V, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+LLAMA = LlamaConfig(**SMALL, intermediate_size=24)
+OPT = OPTConfig(**SMALL, ffn_dim=24, max_position_embeddings=L, word_embed_proj_dim=16, pad_token_id=1, dropout=0.3)
+GPT2 = GPT2Config(vocab_size=V, n_positions=L, n_embd=16, n_layer=2, n_head=2)
+T5 = T5Config(vocab_size=V, d_model=16, num_layers=1, num_heads=2, d_ff=16, d_kv=8)
+
+
+def build(model: object, seed: int = 0, **options: object) -> Backbone:
+    torch.manual_seed(seed)
+    return Backbone(ModelSpec(model, **options), V, L)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LLAMA).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (T5, "model='t5' is no causal language model"),
+        (T5ForConditionalGeneration(T5), "T5ForConditionalGeneration has an encoder and a decoder"),
+        (BertConfig(**SMALL, intermediate_size=24), "BertLMHeadModel reads a text in both directions"),
+        (
+            XLNetConfig(vocab_size=V, d_model=16, n_layer=1, n_head=2, d_inner=16),
+            "XLNetLMHeadModel reads",
+        ),
+    ],
+)
+def test_what_is_not_causal_is_refused(model: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(model)
+
+
+def losses_and_gradients(backbone: Backbone, train: bool = True) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    backbone.train(train)
+    loss = backbone.scores(backbone.hidden(torch.arange(24).reshape(2, 12) % V)).square().mean()
+    loss.backward()
+    return loss, {n: p.grad for n, p in backbone.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "config", [GPT2, LLAMA, OPT, MambaConfig(vocab_size=V, hidden_size=16, state_size=4, num_hidden_layers=2)]
+)
+@pytest.mark.parametrize("lora", [None, LoraConfig(r=2, target_modules=["c_attn", "q_proj", "in_proj"])])
+def test_gradient_checkpointing_changes_no_number(config: PreTrainedConfig, lora: LoraConfig | None) -> None:
+    plain, saving = build(config, lora=lora), build(config, lora=lora, gradient_checkpointing=True)
+    calls = []
+    for layer in saving.model.modules():
+        if "Block" in type(layer).__name__ or "DecoderLayer" in type(layer).__name__:
+            layer.register_forward_pre_hook(lambda *args: calls.append(1))
+    kept: list[int] = []
+    results = []
+    for backbone in (plain, saving, copy.deepcopy(saving)):
+        held = 0
+
+        def hold(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal held
+            held += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+            results.append(losses_and_gradients(backbone))
+        kept.append(held)
+    for loss, gradients in results[1:]:
+        assert torch.equal(loss, results[0][0])
+        for name, gradient in results[0][1].items():
+            torch.testing.assert_close(gradient, gradients[name], rtol=0, atol=1e-7)
+    assert kept[1] == kept[2] < 0.8 * kept[0]  # the copy computes its own layers again, not the original's
+
+
+def test_compiling_changes_no_number_and_takes_any_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With dynamo's "eager" backend: what is traced is tested here, not the C++ compiler."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="eager", **options))
+    plain, compiled = build(LLAMA), build(LLAMA, compile=True)
+    torch._dynamo.utils.counters.clear()
+    for rows, length in ((2, 5), (3, 7), (4, 16), (5, 11), (7, 13)):
+        ids = torch.arange(rows * length).reshape(rows, length) % V
+        torch.testing.assert_close(compiled.hidden(ids), plain.hidden(ids), rtol=0, atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    again = copy.deepcopy(compiled)
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.mul_(2)
+        ids = torch.arange(6).reshape(2, 3)
+        torch.testing.assert_close(compiled.hidden(ids), plain.hidden(ids), rtol=0, atol=1e-6)
+        assert not torch.allclose(again.hidden(ids), plain.hidden(ids), atol=1e-3)
+
+
+def test_lora_without_the_named_layers_lists_those_there_are() -> None:
+    for config, layers in ((LLAMA, "down_proj.*q_proj"), (GPT2, "c_attn.*c_proj")):
+        with pytest.raises(ValueError, match=rf"does not fit .*linear layers are \[.*{layers}.*W_pack"):
+            build(config, lora=LoraConfig(r=2, target_modules=["W_pack"]))
+
+
+@pytest.mark.parametrize("options", [{"lora": 2}, {"frozen": True}, {"lora": 2, "dtype": "bfloat16"}])
+def test_a_named_base_stays_out_of_the_state_dict(folder: Path, options: dict) -> None:
+    backbone = build(folder, **options)
+    state = backbone.state_dict()
+    assert backbone.source == str(folder)
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    assert state.keys() == trained | {"base_hash"}
+    assert bytes(state["base_hash"].tolist()).hex() == weights_hash(AutoModelForCausalLM.from_pretrained(folder))
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    again = build(folder, seed=1, **options)
+    again.load_state_dict(backbone.state_dict())
+    ids = torch.arange(10)[None]
+    assert torch.equal(again.hidden(ids), backbone.hidden(ids))
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": 2}])
+def test_a_base_without_an_address_or_that_is_trained_is_saved_whole(folder: Path, options: dict) -> None:
+    given = folder if not options else AutoModelForCausalLM.from_pretrained(folder)
+    backbone = build(given, **options)
+    assert isinstance(backbone.source, PreTrainedConfig)
+    assert backbone.state_dict().keys() >= dict(backbone.named_parameters()).keys()
+
+
+def test_another_base_is_refused_and_nothing_changes(folder: Path) -> None:
+    backbone = build(folder, lora=2)
+    state = backbone.state_dict()
+    torch.manual_seed(5)
+    AutoModelForCausalLM.from_config(LLAMA).save_pretrained(folder)
+    other = build(folder, lora=2)
+    before = {name: parameter.clone() for name, parameter in other.named_parameters()}
+    hashes = f"{other._base_hash}, the adapters were trained on {backbone._base_hash}"
+    with pytest.raises(CheckpointError, match=f"has changed: its weights' SHA-256 is {hashes}.*custom_objects"):
+        other.load_state_dict(state)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in other.named_parameters())
+    with pytest.raises(CheckpointError, match=f"heads of a base model with SHA-256 {backbone._base_hash}"):
+        build(LLAMA, lora=2).load_state_dict(state)
+
+
+def test_a_whole_state_dict_replaces_a_named_base(folder: Path) -> None:
+    named, whole = build(folder, lora=2), build(LLAMA, seed=7, lora=2)
+    named.load_state_dict(whole.state_dict())
+    assert named.state_dict().keys() == whole.state_dict().keys()  # and is not taken for the folder's any more
+    ids = torch.arange(10)[None]
+    assert torch.equal(named.hidden(ids), whole.hidden(ids))
