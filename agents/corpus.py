@@ -128,7 +128,8 @@ def encode(tokenizer: Any, texts: list[str], end: int | None) -> list[np.ndarray
     if hasattr(tokenizer, "end_token_id"):
         encoded: Sequence[Sequence[int]] = [tokenizer.encode(text) for text in texts]
     else:
-        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        # An end token that is written out in a text is text.
+        encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     return [np.array([*ids, *([] if end is None else [end])], np.int64) for ids in encoded]
 
 

@@ -56,14 +56,17 @@ def test_learning_goes_on_after_a_measurement(vector_env: Callable) -> None:
     assert model.num_timesteps == 256
 
 
-def test_it_learns_and_the_same_seed_gives_the_same_run(vector_env: Callable) -> None:
+def test_it_learns(vector_env: Callable) -> None:
+    model = BestOfN("TransformerPolicy", vector_env(16), n=4, n_steps=32, seed=0, device="cpu")
+    model.learn(12_000)
+    assert np.mean([episode["r"] for episode in model.ep_info_buffer]) > 4.5  # random: 2, best: about 10.5
+
+
+def test_the_same_seed_gives_the_same_weights(vector_env: Callable) -> None:
     weights = []
     for _ in range(2):
-        model = BestOfN("TransformerPolicy", vector_env(16), n=4, n_steps=32, seed=0, device="cpu")
-        model.learn(16_000)
-        weights.append(model.policy.state_dict())
-    recent = [episode["r"] for episode in model.ep_info_buffer]
-    assert np.mean(recent) > 6  # of about 10.5; random: 2
+        model = BestOfN("TransformerPolicy", vector_env(4), n=2, n_steps=32, seed=7, device="cpu")
+        weights.append(model.learn(512).policy.state_dict())
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
