@@ -5,6 +5,7 @@ Each shows a progress bar, gives the same result for the same seed, and goes on 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -205,13 +206,9 @@ def clone(
         said = demonstrate(env, episodes, seed)
     else:
         loaded = _seeded_model(model, seed)
-        head: Any = loaded.get_output_embeddings()
-        vocab_size = head.weight.shape[0] if tokenizer is None else len(tokenizer)
-        limit = getattr(loaded.config, "max_position_embeddings", None)
-        pairs = [(list(prompt), list(completion)) for prompt, completion in demonstrations]
-        said = demonstrations_of_pairs(
-            pairs, vocab_size, limit or max((sum(map(len, p)) for p in pairs), default=1)
-        )
+        vocab_size = _outputs(loaded) if tokenizer is None else vocabulary(tokenizer)[0]
+        limit = getattr(loaded.config, "max_position_embeddings", None) or sys.maxsize  # some models have none
+        said = demonstrations_of_pairs(demonstrations, vocab_size, limit)
         backbone = _backbone(loaded, vocab_size, max(len(e.ids) for e in said), dtype, seed)
     if len(said) < 2:
         raise ValueError(f"{len(said)} demonstrations cannot be both trained on and held out; give at least 2")
@@ -278,15 +275,20 @@ def _seeded_model(source: ModelSource, seed: int) -> PreTrainedModel:
 
 
 def _backbone(source: ModelSource, vocab_size: int, context_length: int, dtype: str | None, seed: int) -> Backbone:
+    """Return the model with all of its outputs: those that no token has must learn that they are never said."""
     model = _seeded_model(source, seed)
-    embedding: Any = model.get_input_embeddings()
-    outputs = embedding.weight.shape[0]
+    outputs = _outputs(model)
     if outputs < vocab_size:
         raise ValueError(
             f"the tokenizer has {vocab_size} tokens but {type(model).__name__} only {outputs}; train a tokenizer "
             f"with vocab_size={outputs}, or use a model with vocab_size >= {vocab_size}"
         )
-    return Backbone(ModelSpec(model, dtype=dtype), vocab_size, context_length)
+    return Backbone(ModelSpec(model, dtype=dtype), outputs, context_length)
+
+
+def _outputs(model: PreTrainedModel) -> int:
+    embedding: Any = model.get_input_embeddings()
+    return embedding.num_embeddings
 
 
 def _numbers(schedule: Schedule, backbone: Backbone, seed: int) -> dict[str, Any]:
