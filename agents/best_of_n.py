@@ -62,6 +62,7 @@ class BestOfN(CloningAlgorithm):
         batch_size: tokens of a minibatch, which is whole episodes.
         n_epochs: passes over the best episodes.
         max_grad_norm: gradients are clipped to it.
+        micro_batch_size: tokens of one forward and backward, see `GRPO`.
         policy_kwargs: as in SB3; `{"model": other.policy.backbone.merged()}` begins with another agent's weights.
         stats_window_size, tensorboard_log, verbose, seed, device: as in SB3.
 
@@ -90,8 +91,10 @@ class BestOfN(CloningAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        *,
+        micro_batch_size: int | None = None,
     ) -> None:
-        check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size)
+        check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
         if n < 2:
             raise ValueError(f"n={n}; the best of n needs at least 2 to choose from")
         super().__init__(
@@ -117,6 +120,7 @@ class BestOfN(CloningAlgorithm):
             _init_setup_model=False,
         )
         self.n, self.batch_size, self.n_epochs, self.reference = n, batch_size, n_epochs, None
+        self.micro_batch_size = micro_batch_size
         self.rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()

@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from .demonstrations import (
+    CloningBatch,
     Demonstration,
     DemonstrationBuffer,
     Pairs,
@@ -23,10 +24,11 @@ from .demonstrations import (
     demonstrations_of_pairs,
     in_order,
 )
-from .losses import cloning_loss
+from .losses import CloningLoss, cloning_loss
 from .masks import ask_masks, restricts
-from .on_policy import OnPolicyTextAlgorithm, check_sizes
+from .on_policy import OnPolicyTextAlgorithm, check_sizes, means
 from .policies import TransformerPolicy
+from .updates import memory_advice
 
 
 class CloningAlgorithm(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
@@ -38,24 +40,28 @@ class CloningAlgorithm(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
     n_epochs: int
     rng: np.random.Generator
 
+    @memory_advice()
     def _imitate(self, episodes: Sequence[Demonstration]) -> None:
         """Update the policy with `n_epochs` passes over some episodes, and log it."""
         update = self._begin_update()
-        losses, entropies = [], []
+        losses: list[CloningLoss] = []
         for _ in range(self.n_epochs):
-            for batch in cloning_batches(episodes, self.batch_size, self.rng, self.device):
-                _, log_prob, entropy = self.policy.evaluate_packed(
-                    batch.packs, batch.actions, entropy_gradient=False, masks=batch.masks
-                )
-                loss = cloning_loss(log_prob)
-                losses.append(loss.detach())
-                entropies.append(entropy.mean())
-                update.descend(loss)
+            for batch in cloning_batches(episodes, self.batch_size, self.rng, self.device, self.micro_batch_size):
+                losses.append(update.backward(batch, self.loss))
+                update.step(losses[-1].total)
             self._n_updates += 1
         update.check()
-        self.logger.record("train/loss", torch.stack(losses).mean().item())
-        self.logger.record("train/entropy_loss", -torch.stack(entropies).mean().item())
+        mean = means(losses)
+        self.logger.record("train/loss", mean.total)
+        self.logger.record("train/entropy_loss", -mean.entropy)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def loss(self, batch: CloningBatch) -> CloningLoss:
+        """Return the loss of a minibatch, or of a part of one."""
+        _, log_prob, entropy = self.policy.evaluate_packed(
+            batch.packs, batch.actions, entropy_gradient=False, masks=batch.masks
+        )
+        return cloning_loss(log_prob, entropy)
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -81,6 +87,7 @@ class BehaviourCloning(CloningAlgorithm):
         demonstrations: (prompt ids, completion ids) pairs, end tokens included. None: the environment's own.
             Checkpoints do not hold them: hand them to `load` again before learning on.
         heldout: episodes to set aside: every tenth of each row, or at most a tenth of the pairs.
+        micro_batch_size: tokens of one forward and backward, see `GRPO`.
         stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as in SB3.
 
     Raises:
@@ -110,8 +117,9 @@ class BehaviourCloning(CloningAlgorithm):
         *,
         demonstrations: Pairs | None = None,
         heldout: int = 64,
+        micro_batch_size: int | None = None,
     ) -> None:
-        check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size)
+        check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
         if heldout < 0:
             raise ValueError(f"heldout={heldout}; give the number of episodes to set aside, or 0")
         super().__init__(
@@ -137,6 +145,7 @@ class BehaviourCloning(CloningAlgorithm):
             _init_setup_model=False,
         )
         self.batch_size, self.n_epochs, self.reference = batch_size, n_epochs, None
+        self.micro_batch_size = micro_batch_size
         self.rng = np.random.default_rng(seed)
         self.demonstrations = None if demonstrations is None else list(demonstrations)
         self.has_pairs = demonstrations is not None  # saved, where the pairs themselves are not
@@ -163,7 +172,7 @@ class BehaviourCloning(CloningAlgorithm):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[int, BaseCallback]:
-        if self.has_pairs and self.demonstrations is None:
+        if self.has_pairs and not self.rollout_buffer.given:
             raise ValueError(
                 "this model was cloned from pairs, which its checkpoint does not hold; "
                 "load it with load(path, env=env, demonstrations=pairs)"
@@ -202,6 +211,7 @@ class BehaviourCloning(CloningAlgorithm):
         if self.rollout_buffer.heldout:
             self.logger.record("train/heldout_loss", self.heldout_loss())
 
+    @memory_advice()
     @torch.no_grad()
     def heldout_loss(self) -> float:
         """Return the mean negative log-likelihood of the held-out tokens so far, in nats.

@@ -85,20 +85,26 @@ def demonstrations_of_pairs(pairs: Pairs, vocab_size: int, length: int) -> list[
     return episodes
 
 
-def cloning_batch(episodes: Sequence[Demonstration], device: torch.device | str) -> CloningBatch:
-    """Return episodes as one batch."""
-    packs, order = pack_buckets([e.ids for e in episodes], [e.position for e in episodes], device)
+def cloning_batch(
+    episodes: Sequence[Demonstration], device: torch.device | str, max_tokens: int | None = None
+) -> CloningBatch:
+    """Return episodes as one batch, its packs of at most `max_tokens` tokens where one episode has no more."""
+    packs, order = pack_buckets([e.ids for e in episodes], [e.position for e in episodes], device, max_tokens)
     actions = np.concatenate([episodes[i].actions for i in order]).astype(np.int64)
     masks = stack_masks([episodes[i].masks for i in order], device)
     return CloningBatch(packs, torch.as_tensor(actions, device=device), masks)
 
 
 def cloning_batches(
-    episodes: Sequence[Demonstration], batch_size: int, rng: np.random.Generator, device: torch.device | str
+    episodes: Sequence[Demonstration],
+    batch_size: int,
+    rng: np.random.Generator,
+    device: torch.device | str,
+    max_tokens: int | None = None,
 ) -> Iterator[CloningBatch]:
     """Yield every episode once, in random minibatches of about `batch_size` actions."""
     for chosen in minibatches(np.array([len(e.actions) for e in episodes]), batch_size, rng):
-        yield cloning_batch([episodes[i] for i in chosen], device)
+        yield cloning_batch([episodes[i] for i in chosen], device, max_tokens)
 
 
 def in_order(
@@ -232,6 +238,7 @@ class DemonstrationBuffer(BaseBuffer):
     Attributes:
         episodes: to train on.
         heldout: never trained on.
+        given: what `draw` takes its episodes from.
         demonstrator: what the environment has still to say in each row.
     """
 
@@ -252,7 +259,7 @@ class DemonstrationBuffer(BaseBuffer):
         self.n_heldout = heldout
         self.heldout: list[Demonstration] = []
         self._count = np.zeros(n_envs, np.int64)  # episodes that each row has finished
-        self._given: list[Demonstration] = []
+        self.given: list[Demonstration] = []
         self._queue: list[int] = []  # of those given, what is left of this pass
         self._due = 0  # actions still to hand out; negative where an episode went beyond
         self.reset()
@@ -283,7 +290,7 @@ class DemonstrationBuffer(BaseBuffer):
         order = self.rng.permutation(len(episodes))
         aside = min(self.n_heldout, len(episodes) // _SET_ASIDE)
         self.heldout = [episodes[i] for i in order[:aside]]
-        self._given = [episodes[i] for i in order[aside:]]
+        self.given = [episodes[i] for i in order[aside:]]
         self._queue, self._due = [], 0
 
     def draw(self, actions: int) -> None:
@@ -291,8 +298,8 @@ class DemonstrationBuffer(BaseBuffer):
         self._due += actions
         while self._due > 0:
             if not self._queue:
-                self._queue = self.rng.permutation(len(self._given)).tolist()
-            self.episodes.append(self._given[self._queue.pop()])
+                self._queue = self.rng.permutation(len(self.given)).tolist()
+            self.episodes.append(self.given[self._queue.pop()])
             self._due -= len(self.episodes[-1].actions)
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> CloningBatch:  # type: ignore[override]

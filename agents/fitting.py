@@ -217,7 +217,7 @@ def fit(
         while step < schedule.steps and (schedule.patience is None or stale < schedule.patience):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.at(step)
-            loss = cloning_loss(_log_probs(reader, batch(step)))
+            loss = cloning_loss(*_log_probs(reader, batch(step))).total
             losses.append(loss.detach())
             optimizer.zero_grad()
             loss.backward()
@@ -259,7 +259,7 @@ def fit(
 @torch.no_grad()
 def mean_loss(reader: ContextReader, batches: Sequence[CloningBatch]) -> float:
     """Return the mean negative log-likelihood of the batches' tokens, in nats."""
-    total = torch.stack([_log_probs(reader, batch).double().sum() for batch in batches])
+    total = torch.stack([_log_probs(reader, batch)[0].double().sum() for batch in batches])
     return -total.sum().item() / sum(len(batch.actions) for batch in batches)
 
 
@@ -269,9 +269,10 @@ def unigram_loss(train: np.ndarray, heldout: np.ndarray, vocab_size: int) -> flo
     return float(-np.log(counts / counts.sum())[heldout].mean())
 
 
-def _log_probs(reader: ContextReader, batch: CloningBatch) -> Tensor:
+def _log_probs(reader: ContextReader, batch: CloningBatch) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities (N,) and entropies (N,) of a batch's tokens."""
     hidden = reader.packed_hidden(batch.packs)
-    return token_log_probs(reader.backbone, hidden, batch.actions, entropy_gradient=False)[0]
+    return token_log_probs(reader.backbone, hidden, batch.actions, entropy_gradient=False)
 
 
 def _optimizer(backbone: Backbone, schedule: Schedule) -> torch.optim.Optimizer:

@@ -171,9 +171,21 @@ def top_actions(scores: Tensor, k: int) -> Tensor:
     return kept.scatter_(-1, scores.topk(min(k, scores.shape[-1]), dim=-1).indices, True)
 
 
-def cloning_loss(log_prob: Tensor) -> Tensor:
-    """Return the mean negative log-likelihood of (N,) log-probabilities of tokens to imitate, in nats."""
-    return -log_prob.mean()
+class CloningLoss(NamedTuple):
+    """Behaviour cloning's loss and what is logged of it, in nats; scalars, the last without gradient."""
+
+    total: Tensor
+    entropy: Tensor
+
+
+def cloning_loss(log_prob: Tensor, entropy: Tensor) -> CloningLoss:
+    """Return the mean negative log-likelihood of tokens to imitate.
+
+    Args:
+        log_prob: (N,) of the tokens.
+        entropy: (N,) of the policy there.
+    """
+    return CloningLoss(-log_prob.mean(), entropy.detach().mean())
 
 
 @torch.no_grad()

@@ -166,8 +166,8 @@ def clone(
 ) -> Fitted:
     """Train a causal language model to say what was demonstrated; folder and checkpoints as in `pretrain`.
 
-    `BehaviourCloning` does the same in the shape of an SB3 algorithm, with fresh demonstrations and without a
-    checkpoint after every few updates.
+    `BehaviourCloning` does the same in the shape of an SB3 algorithm, with fresh demonstrations and under the
+    environment's action masks, which a language model by itself knows nothing of.
 
     Args:
         model: see `ModelSpec.model`.

@@ -47,6 +47,15 @@ def test_all_prompts_count_however_long_their_episodes(vector_env: Callable) -> 
             np.testing.assert_array_equal(one.ids[: one.position[0] + 1], other.ids[: other.position[0] + 1])
 
 
+def test_only_what_is_legal_is_said(masked_vector_env: Callable) -> None:
+    """The environment raises where it is not."""
+    model = BestOfN("TransformerPolicy", masked_vector_env(4), n=2, n_steps=32, seed=0, device="cpu")
+    model.learn(512)
+    best = best_of(model.rollout_buffer.groups)
+    assert best and all(episode.masks.shape == (len(episode.actions), 1) for episode in best)
+    assert model.best_returns(4).shape == (4,)
+
+
 def test_learning_goes_on_after_a_measurement(vector_env: Callable) -> None:
     model = BestOfN("TransformerPolicy", vector_env(4), n=2, n_steps=16, seed=0, device="cpu")
     model.learn(128)

@@ -1,12 +1,14 @@
 """Behaviour cloning: what is recorded is what was demonstrated, the loss is a loop's, and it imitates."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from agents import PPO, BehaviourCloning
+from agents import PPO, BehaviourCloning, Checkpoint, resume
+from agents.backbone import Backbone, ModelSpec
 from agents.demonstrations import (
     Demonstration,
     EpisodeRecorder,
@@ -17,6 +19,8 @@ from agents.demonstrations import (
     in_order,
 )
 from agents.losses import cloning_loss
+from agents.masks import unpack_masks
+from agents.policies import ContextReader, token_log_probs
 from agents.vec_env import VectorEnvAdapter
 
 V = 7
@@ -59,7 +63,8 @@ def test_the_loss_is_the_likelihood_of_completions_alone(vector_env: Callable) -
     policy = BehaviourCloning("TransformerPolicy", vector_env(2), seed=0, device="cpu").policy.double()
     pairs = [([1, 2, 3], [4, 0]), ([5], [6, 1, 2, 0]), ([2, 2], [0])]
     batch = cloning_batch(demonstrations_of_pairs(pairs, V, 14), "cpu")
-    loss = cloning_loss(policy.packed_log_probs(batch.packs, batch.actions))
+    log_prob = policy.packed_log_probs(batch.packs, batch.actions)
+    loss = cloning_loss(log_prob, torch.zeros(7)).total
     terms = []
     for prompt, completion in pairs:
         for k, token in enumerate(completion):
@@ -142,6 +147,66 @@ def test_short_calls_of_learn_go_on_where_they_stopped(vector_env: Callable) -> 
     assert len(seen) > 10
     for episode in seen:
         np.testing.assert_array_equal(episode.actions, successors(episode))
+
+
+def test_legal_actions_are_recorded_and_the_likelihood_is_theirs(masked_vector_env: Callable) -> None:
+    model = BehaviourCloning("TransformerPolicy", masked_vector_env(4), n_steps=32, seed=0, device="cpu")
+    seen: list[Demonstration] = []
+    imitate = model._imitate
+    model._imitate = lambda episodes: (seen.extend(episodes), imitate(episodes))  # type: ignore[method-assign]
+    model.learn(512)
+    batch = cloning_batch(seen, "cpu")
+    legal = unpack_masks(batch.masks, V)
+    hidden = torch.cat([p.ids[p.row, p.position] for p in batch.packs])  # the last token of each context
+    for last, row in zip(hidden.tolist(), legal, strict=True):
+        expected = (np.arange(V) + last) % 2 == 0
+        expected[[0, last % (V - 1) + 1]] = True
+        assert row.tolist() == expected.tolist()
+    with torch.no_grad():
+        masked = -model.loss(batch).total
+        free = model.policy.packed_log_probs(batch.packs, batch.actions).mean()
+    assert masked > free
+
+
+def test_parts_of_a_minibatch_give_its_gradient(vector_env: Callable) -> None:
+    policies = []
+    for micro in (None, 20):
+        model = BehaviourCloning(
+            "TransformerPolicy",
+            vector_env(4),
+            n_steps=64,
+            micro_batch_size=micro,
+            policy_kwargs={"optimizer_class": torch.optim.SGD},
+            seed=0,
+            device="cpu",
+        )
+        policies.append(model.learn(256).policy.state_dict())
+    for name, value in policies[0].items():
+        torch.testing.assert_close(value, policies[1][name], rtol=0, atol=1e-5)
+
+
+def test_batches_stay_on_the_device() -> None:
+    backbone = Backbone(ModelSpec(), V, 14).to("meta")
+    batch = cloning_batch(demonstrations_of_pairs(PAIRS, V, 14), "meta")
+    hidden = ContextReader(backbone).packed_hidden(batch.packs)
+    loss = cloning_loss(*token_log_probs(backbone, hidden, batch.actions, False, batch.masks))
+    loss.total.backward()
+    assert loss.total.device.type == loss.entropy.device.type == "meta"
+
+
+@pytest.mark.parametrize("pairs", [None, PAIRS])
+def test_a_resumed_run_ends_like_one_that_did_not_stop(
+    vector_env: Callable, tmp_path: Path, pairs: list | None
+) -> None:
+    model = BehaviourCloning(
+        "TransformerPolicy", vector_env(4, reply=1), n_steps=30, demonstrations=pairs, seed=0, device="cpu"
+    )
+    model.learn(600, Checkpoint(tmp_path / "run", every=240))
+    again = resume(sorted((tmp_path / "run").glob("*.zip"))[0], device="cpu")
+    assert again.num_timesteps < 600
+    again.learn(600 - again.num_timesteps, reset_num_timesteps=False)
+    one, other = model.policy.state_dict(), again.policy.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("pairs", [None, PAIRS])
