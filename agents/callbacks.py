@@ -230,7 +230,7 @@ class StopAtKL(_StopBetweenRollouts):
         verbose: 1 tells why training stopped.
 
     Raises:
-        ValueError: at the start of training, if the algorithm has no reference.
+        ValueError: at the start of training, if the algorithm has no reference, or does not measure the KL to it.
     """
 
     def __init__(self, nats: float, verbose: int = 1) -> None:
@@ -246,6 +246,8 @@ class StopAtKL(_StopBetweenRollouts):
                 f"{type(self.model).__name__} has no reference to be far from; give it reference='initial', or a "
                 "model"
             )
+        if not (hasattr(self.model, "kl") or hasattr(self.model, "kl_coef")):
+            raise ValueError(f"{type(self.model).__name__} measures no KL; PPO and GRPO do")
 
     def _reached(self) -> str | None:
         nats = self._measured()

@@ -48,7 +48,7 @@ def pretrain(
     model: ModelSource | None = None,
     context_length: int = 128,
     steps: int = 1000,
-    batch_size: int = 2048,
+    batch_size: int = 1024,
     learning_rate: float = 3e-3,
     warmup: float = 0.05,
     weight_decay: float = 0.1,

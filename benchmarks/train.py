@@ -115,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lora", type=int, metavar="RANK",
                         help="train adapters of this rank, not the weights; needs --model")  # fmt: skip
     parser.add_argument("--dtype", help="float32 (default) or bfloat16")
-    parser.add_argument("--reference", help="ppo, grpo: 'initial', or a model to stay near")
+    parser.add_argument("--reference", help="'initial', or a model: ppo and grpo stay near it, dqn explores by it "
+                        "with --set exploration=reference")  # fmt: skip
     parser.add_argument("--kl-coef", type=float, help="ppo, grpo: what a nat of distance to it costs")
     parser.add_argument("--group-size", type=_count, metavar="N",
                         help="grpo: episodes of each prompt; --num-envs is a multiple (default: 8)")  # fmt: skip

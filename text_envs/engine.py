@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from .streams import RowRandom, Stream, seed_to_word
+from .streams import RowRandom, Stream, row_keys, seed_to_word
 from .tasks.base import Samples, Task, Utterances, at_least, pad
 
 Rows = NDArray[np.intp]
@@ -129,14 +129,14 @@ class Engine:
         self._paid = np.zeros(num_rows)  # of the current utterance, before scale and noise
         self._columns: dict[str, NDArray[Any]] = {}
         self._legal = np.ones((num_rows, task.vocab_size), np.bool_) if self._restricts else None
-        self._seed = np.zeros(num_rows, np.uint64)
+        self._key = np.zeros(num_rows, np.uint64)  # of the row's seed
         self._episode = np.full(num_rows, -1, np.int64)
         self._half_done = False  # set while rows change, so it stays set where something raises
 
     def seed(self, seeds: Iterable[int], rows: Rows | None = None) -> None:
         """Give rows new seeds; their next episode is number 0."""
         where = slice(None) if rows is None else rows
-        self._seed[where] = np.array([seed_to_word(seed) for seed in seeds], np.uint64)
+        self._key[where] = row_keys([seed_to_word(seed) for seed in seeds])
         self._episode[where] = -1
 
     def begin(self, rows: Rows | None = None) -> None:
@@ -151,13 +151,13 @@ class Engine:
         self._half_done = True
         where = slice(None) if rows is None else rows
         self._episode[where] += 1
-        samples = self.task.sample(RowRandom(self._seed[where], self._episode[where], Stream.PROMPT))
+        samples = self.task.sample(RowRandom.of_keys(self._key[where], self._episode[where], Stream.PROMPT))
         before = self._distractors
         length = self._checked_lengths(samples) + before
         self.tokens[where] = self.task.vocab_size
         self.tokens[where, before : before + samples.tokens.shape[1]] = samples.tokens
         if before:
-            random = RowRandom(self._seed[where], self._episode[where], Stream.DISTRACTORS)
+            random = RowRandom.of_keys(self._key[where], self._episode[where], Stream.DISTRACTORS)
             self.tokens[where, :before] = self._irrelevant[random.integers(len(self._irrelevant), before)]
         self.length[where] = self._prompt[where] = length
         self._turn[where] = 0
@@ -235,7 +235,7 @@ class Engine:
 
     def opening(self, rows: Rows) -> Opening:
         """Return what is known of rows between two utterances."""
-        random = RowRandom(self._seed[rows], self._episode[rows], Stream.CANDIDATES).fold(self._turn[rows])
+        random = RowRandom.of_keys(self._key[rows], self._episode[rows], Stream.CANDIDATES).fold(self._turn[rows])
         return Opening(self.said(rows), random)
 
     def context(self, row: int) -> str:
@@ -400,7 +400,7 @@ class Engine:
 
     def _answer(self, rows: Rows) -> NDArray[np.bool_]:
         """Append the task's replies to closed utterances; return (k,) where the episode ends."""
-        random = RowRandom(self._seed[rows], self._episode[rows], Stream.REPLY).fold(self._turn[rows])
+        random = RowRandom.of_keys(self._key[rows], self._episode[rows], Stream.REPLY).fold(self._turn[rows])
         replies = self.task.reply(self.said(rows), random)
         self._turn[rows] += 1
         if replies is None:
@@ -443,7 +443,7 @@ class Engine:
 
     def _draw_noise(self, rows: Rows) -> NDArray[np.float64]:
         """Return (k,) standard normals from the seeds, the episodes and all that was said."""
-        random = RowRandom(self._seed[rows], self._episode[rows], Stream.NOISE)
+        random = RowRandom.of_keys(self._key[rows], self._episode[rows], Stream.NOISE)
         for column in self.tokens[rows].T:
             random = random.fold(column)
         return random.normal(1)[:, 0]

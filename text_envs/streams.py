@@ -87,6 +87,11 @@ def seed_to_word(seed: int) -> int:
     return word
 
 
+def row_keys(seeds: ArrayLike) -> NDArray[np.uint64]:
+    """Return the keys that the streams of (n,) 64-bit row seeds begin from."""
+    return mix(np.array(seeds, np.uint64, ndmin=1) + _GOLDEN)
+
+
 class RowRandom:
     """Random numbers for n rows, each row from its own counter-based stream.
 
@@ -100,9 +105,16 @@ class RowRandom:
     """
 
     def __init__(self, seeds: ArrayLike, episodes: ArrayLike, stream: Stream) -> None:
-        key = mix(np.array(seeds, np.uint64, ndmin=1) + _GOLDEN)
-        self._key = fold(fold(key, episodes), int(stream))
+        self._key = fold(fold(row_keys(seeds), episodes), int(stream))
         self._drawn = 0
+
+    @classmethod
+    def of_keys(cls, keys: NDArray[np.uint64], episodes: ArrayLike, stream: Stream) -> RowRandom:
+        """Return the random numbers of rows whose seeds have been made keys by `row_keys`, once and for all."""
+        random = object.__new__(cls)
+        random._key = fold(fold(keys, episodes), int(stream))
+        random._drawn = 0
+        return random
 
     def __len__(self) -> int:
         """Return n, the number of rows."""

@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopT
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from agents import DQN, GRPO, PPO, Checkpoint, StopAtKL, StopAtScore, TextMetrics, resume, runs
+from agents.backbone import tiny_config
 from agents.vec_env import VectorEnvAdapter
 
 SMALL: dict[str, Any] = {"seed": 0, "device": "cpu"}
@@ -175,6 +176,15 @@ def test_training_stops_at_a_kl(algorithm: Any, vector_env: Callable, capsys: py
     without = algorithm("TransformerPolicy", vector_env(16), **keywords, **SMALL)
     with pytest.raises(ValueError, match="has no reference to be far from"):
         without.learn(64, callback=stop)
+    explorer = DQN(
+        "TransformerQPolicy",
+        vector_env(4),
+        exploration="reference",
+        reference=tiny_config(7, 14),
+        **SMALL,
+    )
+    with pytest.raises(ValueError, match="DQN measures no KL"):
+        explorer.learn(64, callback=stop)
 
 
 @pytest.mark.parametrize(

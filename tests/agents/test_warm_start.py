@@ -236,7 +236,8 @@ def test_a_run_killed_with_signal_9_goes_on(tokenizer: object, tmp_path: Path) -
     TINY.save_pretrained(config)
     arguments = {**SHORT, "steps": 60, "eval_interval": 5}
     passed = json.dumps([TEXTS, {name: value for name, value in arguments.items() if name != "model"}])
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), passed])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), passed], env=environment)
     state = tmp_path / "killed" / "checkpoint" / "state.pt"
     while not state.exists():
         assert process.poll() is None, "the run ended before it was killed"
