@@ -147,35 +147,60 @@ def _quick_suite() -> Suite:
 
 
 def _learning_suite() -> Suite:
-    def rows(task: str, env_id: str) -> list[Experiment]:
-        def row(agent: str, factory: str, steps: int, dense: bool, **agent_kwargs: Any) -> Experiment:
-            return Experiment(
-                task=f"{task}, {'dense' if dense else 'sparse'}",
-                agent=agent,
-                env_id=env_id,
-                factory=factory,
-                env_kwargs={"vocab_size": 16, "length": 8, "dense": dense},
-                agent_kwargs=agent_kwargs,
-                steps=steps,
-                tags=("dense" if dense else "sparse",),
-            )
-
+    def rows(task: str, ppo: int, dqn: int) -> list[Experiment]:
         return [
-            row("PPO", OUR_PPO, 150_000, dense=True),
-            row("DQN", OUR_DQN, 75_000, dense=True),
-            row("PPO", OUR_PPO, 600_000, dense=False),
-            row("DQN, one-step", OUR_DQN, 150_000, dense=False),
-            row("DQN, whole episode", OUR_DQN, 150_000, dense=False, n_steps=8),
+            Experiment(
+                task=task,
+                agent=agent,
+                env_id=f"text_envs/{task}-v0",
+                factory=factory,
+                env_kwargs={"dense": True},
+                steps=steps,
+                tags=(agent,),
+            )
+            for agent, factory, steps in (("random", RANDOM, 0), ("PPO", OUR_PPO, ppo), ("DQN", OUR_DQN, dqn))
         ]
 
+    short = ("Bandit", "Copy", "Reverse", "Sort", "Brackets", "Pattern", "Lipogram", "GuessNumber")
+    long = ("Arithmetic", "Recall", "Delay")
     return Suite(
         name="learning",
-        description="Our PPO and DQN at vocabulary 16, length 8: reward at every token, or only at the end.",
-        experiments=(*rows("Copy", "text_envs/Copy-v0"), *rows("Reverse", "text_envs/Reverse-v0")),
+        description="Our PPO and DQN, one setting for all tasks, at their default sizes, rewarded at every token.",
+        experiments=(
+            *(row for task in short for row in rows(task, 300_000, 150_000)),
+            *(row for task in long for row in rows(task, 1_000_000, 500_000)),
+            *rows("Password", 300_000, 150_000),
+        ),
     )
 
 
-_SUITES = {"quick": _quick_suite, "learning": _learning_suite}
+def _sparse_suite() -> Suite:
+    def rows(task: str) -> list[Experiment]:
+        def row(agent: str, factory: str, steps: int, **agent_kwargs: Any) -> Experiment:
+            return Experiment(
+                task=f"{task}, sparse",
+                agent=agent,
+                env_id=f"text_envs/{task}-v0",
+                factory=factory,
+                env_kwargs={"vocab_size": 16, "length": 8, "dense": False},
+                agent_kwargs=agent_kwargs,
+                steps=steps,
+            )
+
+        return [
+            row("PPO", OUR_PPO, 600_000),
+            row("DQN, one-step", OUR_DQN, 150_000),
+            row("DQN, whole episode", OUR_DQN, 150_000, n_steps=8),
+        ]
+
+    return Suite(
+        name="sparse",
+        description="Our PPO, and DQN with one-step and whole-episode returns, where only the end is rewarded.",
+        experiments=(*rows("Copy"), *rows("Reverse")),
+    )
+
+
+_SUITES = {"quick": _quick_suite, "learning": _learning_suite, "sparse": _sparse_suite}
 _ELSEWHERE = {"real": "benchmarks.real:suite"}  # suites that live in a module of their own
 NAMES = (*_SUITES, *_ELSEWHERE)
 

@@ -18,9 +18,9 @@ def test_an_unknown_command_is_named(capsys):
 
 
 def test_list_shows_the_experiments_of_a_suite(capsys):
-    assert command.bench(["list", "learning"]) == 0
+    assert command.bench(["list", "sparse"]) == 0
     out = capsys.readouterr().out
-    assert "Copy, dense / PPO" in out and "150,000 steps" in out
+    assert "Copy, sparse / PPO" in out and "600,000 steps" in out
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_the_key_names_the_exact_configuration():
     assert len({experiment.key(0), experiment.key(1), other.key(0)}) == 3
 
 
-@pytest.mark.parametrize("name", ["quick", "learning"])
+@pytest.mark.parametrize("name", ["quick", "learning", "sparse"])
 def test_suites_are_whole(name):
     suite = suites.get(name)
     names = [experiment.name for experiment in suite.experiments]
@@ -201,7 +201,7 @@ def test_suites_are_whole(name):
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(UserError, match="quick, learning, real"):
+    with pytest.raises(UserError, match="quick, learning, sparse, real"):
         suites.get("quikc")
     with pytest.raises(ValueError, match="absent:nothing"):
         suites.resolve("absent:nothing")
