@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
@@ -17,7 +16,7 @@ from .buffers import GroupEpisode, GroupRolloutBuffer
 from .cloning import CloningAlgorithm
 from .demonstrations import Demonstration, EpisodeRecorder
 from .masks import ask_masks, restricts
-from .on_policy import check_sizes, seed_groups
+from .on_policy import GroupAlgorithm, check_groups, check_sizes, seed_groups
 from .policies import TransformerPolicy
 
 
@@ -44,7 +43,7 @@ def best_of(groups: Sequence[Sequence[GroupEpisode]]) -> list[Demonstration]:
     return best
 
 
-class BestOfN(CloningAlgorithm):
+class BestOfN(GroupAlgorithm, CloningAlgorithm):
     """Sampling n completions of each prompt and keeping the best.
 
     `learn` imitates the best again and again: reward-ranked fine-tuning. `predict` samples the policy as it is.
@@ -119,29 +118,16 @@ class BestOfN(CloningAlgorithm):
             device=device,
             _init_setup_model=False,
         )
-        self.n, self.batch_size, self.n_epochs, self.reference = n, batch_size, n_epochs, None
+        self.group_size, self.batch_size, self.n_epochs, self.reference = n, batch_size, n_epochs, None
         self.micro_batch_size = micro_batch_size
         self.rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()
 
-    def _setup_model(self) -> None:
-        self._check_rows(self.n_envs)
-        super()._setup_model()
-
-    def _setup_learn(  # type: ignore[override]
-        self,
-        total_timesteps: int,
-        callback: Any = None,
-        reset_num_timesteps: bool = True,
-        *args: Any,
-        **kwargs: Any,
-    ) -> tuple[int, BaseCallback]:
-        if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
-            self.rollout_buffer.drop_unfinished()
-            assert self.env is not None
-            seed_groups(self.env, self.n, self.rng)
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+    @property
+    def n(self) -> int:
+        """Episodes of a prompt."""
+        return self.group_size
 
     def train(self) -> None:
         """Update the policy with `n_epochs` passes over the best of each complete group."""
@@ -170,7 +156,7 @@ class BestOfN(CloningAlgorithm):
         if env is None and self.env is None:
             raise RuntimeError("there is no environment to play in; pass env=, or load the agent with one")
         played: Any = self.env if env is None else self._wrap_env(env)
-        self._check_rows(played.num_envs)
+        check_groups(played.num_envs, self.n)
         if env is None:
             self._last_obs = None  # `learn` has to reset it
         numbers = -(-prompts // (played.num_envs // self.n))  # episodes of each row
@@ -205,10 +191,3 @@ class BestOfN(CloningAlgorithm):
                 running[dones] = 0.0
                 obs = following
         return rows
-
-    def _check_rows(self, rows: int) -> None:
-        if rows % self.n:
-            raise ValueError(
-                f"{rows} rows are no multiple of n={self.n}; make the environment with "
-                f"num_envs={self.n * max(1, round(rows / self.n))}"
-            )

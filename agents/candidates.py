@@ -20,11 +20,14 @@ from .backbone import Backbone, ModelSource, ModelSpec
 from .losses import log_prob_and_entropy
 from .masks import MaskedPolicy, mask_scores
 from .policies import (
+    QPolicy,
     TrainedParameters,
     choose,
     constructor_parameters,
+    context_lengths,
+    last_hidden,
     make_optimizer,
-    sharing_copy,
+    read_value,
     token_log_probs,
     without_head,
     zero_head,
@@ -83,7 +86,7 @@ class CandidateReader(nn.Module):
         length, k, size = self.layout
         pad, rows = self.backbone.vocab_size, len(obs)
         context, candidates = obs[:, :length].long(), obs[:, length:].long().reshape(rows, k, size)
-        before = context_length(context, pad)[:, None]  # (B, 1)
+        before = context_lengths(context, pad)[0][:, None]  # (B, 1)
         spoken = (candidates != pad).sum(dim=2)  # (B, K)
         whole = self._joined(context, candidates, before)[:, :, : int((before + spoken).max())]
         hidden = self.backbone.hidden(whole.flatten(0, 1).masked_fill(whole.flatten(0, 1) == pad, 0))
@@ -200,11 +203,7 @@ class CandidatePolicy(MaskedPolicy):
 
     def predict_values(self, obs: Tensor) -> Tensor:
         """Return (B, 1)."""
-        context = obs[:, : self.reader.layout[0]].long()
-        length = context_length(context, self.backbone.vocab_size)
-        trimmed = context[:, : int(length.max())]
-        hidden = self.backbone.hidden(trimmed.masked_fill(trimmed == self.backbone.vocab_size, 0))
-        return self._values(hidden[torch.arange(len(obs), device=obs.device), length - 1])
+        return self._values(last_hidden(self.backbone, obs[:, : self.reader.layout[0]]))
 
     def get_distribution(self, obs: Tensor, action_masks: Tensor | None = None) -> CategoricalDistribution:
         """Return SB3's distribution over the K candidates."""
@@ -223,18 +222,14 @@ class CandidatePolicy(MaskedPolicy):
     def _read(self, obs: Tensor, legal: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return logits (B, K), least where a candidate is absent or not legal, and values (B, 1)."""
         read = self.reader(obs, likelihood=self.prior != "none")
-        with torch.autocast(obs.device.type, enabled=False):
-            logits = self.head(read.last.float())[..., 0]
+        logits = read_value(self.head, read.last)[..., 0]
         if self.prior != "none":
             logits = logits + read.log_prob / (read.length.clamp(min=1) if self.prior == "mean" else 1)
         logits = mask_scores(logits, read.present if legal is None else read.present & legal)
         return logits, self._values(read.context)
 
     def _values(self, hidden: Tensor) -> Tensor:
-        if self.value_trunk == "detached":
-            hidden = hidden.detach()
-        with torch.autocast(hidden.device.type, enabled=False):  # returns are learned in float32
-            return self.value_head(hidden.float())
+        return read_value(self.value_head, hidden.detach() if self.value_trunk == "detached" else hidden)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         parameters = constructor_parameters(self, self.spec, self.backbone)
@@ -265,8 +260,7 @@ class CandidateQNetwork(TrainedParameters, MaskedPolicy):
         loss of stock DQN, whose exploration knows no masks. Where there is none at all the values are 0.
         """
         read = self.reader(obs, likelihood=False)
-        with torch.autocast(obs.device.type, enabled=False):
-            q_values = self.head(read.last.float())[..., 0]
+        q_values = read_value(self.head, read.last)[..., 0]
         worst = q_values.detach().masked_fill(~read.present, torch.inf).amin(dim=1, keepdim=True)
         absent = torch.where(worst.isfinite(), worst - 1, 0.0)
         return torch.where(read.present, q_values, absent)
@@ -275,7 +269,7 @@ class CandidateQNetwork(TrainedParameters, MaskedPolicy):
         return mask_scores(self(observation), self.legal()).argmax(dim=1)
 
 
-class CandidateQPolicy(MaskedPolicy):
+class CandidateQPolicy(QPolicy):
     """Q-network and target network over candidates; with LoRA both have the same frozen base.
 
     Args:
@@ -318,46 +312,12 @@ class CandidateQPolicy(MaskedPolicy):
             observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs
         )
         self.spec = ModelSpec(model, lora, dtype, dropout, trust_remote_code, gradient_checkpointing)
-        self.q_net = CandidateQNetwork(observation_space, action_space, layout, self.spec)
-        self.q_net_target = sharing_copy(self.q_net)
-        self.q_net_target.set_training_mode(False)
-        self.optimizer = make_optimizer(self, lr_schedule, self.q_net)
-
-    @property
-    def backbone(self) -> Backbone:
-        """The language model that the Q-values are read from."""
-        return self.q_net.reader.backbone
-
-    def forward(self, obs: Tensor, deterministic: bool = True) -> Tensor:
-        """Return greedy actions (B,) for observations (B, L + K * C)."""
-        return self._predict(obs, deterministic)
-
-    def set_training_mode(self, mode: bool) -> None:
-        """Set dropout and the like; the target network never trains."""
-        self.q_net.set_training_mode(mode)
-        self.training = mode
-
-    def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
-        return mask_scores(self.q_net(observation), self.legal()).argmax(dim=1)
+        self._build(CandidateQNetwork(observation_space, action_space, layout, self.spec), lr_schedule)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         parameters = constructor_parameters(self, self.spec, self.backbone)
         del parameters["compile"]
         return {**parameters, "layout": self.q_net.reader.layout}
-
-
-def context_length(contexts: Tensor, pad: int) -> Tensor:
-    """Return (B,) tokens in each context (B, L).
-
-    Raises:
-        ValueError: if one has none.
-    """
-    length = (contexts != pad).sum(dim=1)
-    if int(length.min()) < 1:
-        raise ValueError(
-            f"an observation holds no context, only the padding {pad}; a context has at least one token"
-        )
-    return length
 
 
 def check_layout(

@@ -15,11 +15,12 @@ from stable_baselines3.common.type_aliases import RolloutReturn, Schedule
 from torch import Tensor
 
 from .backbone import ModelSource
-from .buffers import EpisodeReplayBuffer, PackedTensors, ReplayBatch
+from .buffers import PackedTensors
 from .kl import ReferenceAlgorithm
 from .losses import dqn_loss, guided_log_probs, q_targets, soft_q_targets, top_actions
 from .masks import ask_masks, check_masks, mask_scores, random_legal, restricts, unpack_masks
 from .policies import TransformerPolicy, TransformerQPolicy, choose
+from .replay import EpisodeReplayBuffer, ReplayBatch
 from .updates import Update, memory_advice
 
 Exploration = Literal["epsilon", "boltzmann", "reference"]

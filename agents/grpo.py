@@ -6,7 +6,6 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
@@ -15,12 +14,12 @@ from stable_baselines3.common.utils import LinearSchedule
 from .backbone import ModelSource
 from .buffers import GroupBatch, GroupRolloutBuffer
 from .losses import Advantage, GRPOLoss, grpo_loss
-from .on_policy import OnPolicyTextAlgorithm, check_kl, check_sizes, means, seed_groups
+from .on_policy import GroupAlgorithm, check_kl, check_sizes, means
 from .policies import TransformerPolicy
 from .updates import memory_advice
 
 
-class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
+class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
     """Group relative policy optimisation, Shao et al. 2024, arXiv:2402.03300, and its relatives.
 
     A group is `group_size` neighbouring rows of the environment, which are seeded alike: their episodes of one
@@ -119,32 +118,13 @@ class GRPO(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
         self.group_size, self.clip_range = group_size, clip_range
         self.reference, self.kl_coef = reference, kl_coef
         self.micro_batch_size = micro_batch_size
-        self._rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
-        if self.n_envs % self.group_size:
-            raise ValueError(
-                f"{self.n_envs} rows are no multiple of group_size={self.group_size}; make the environment with "
-                f"num_envs={self.group_size * max(1, round(self.n_envs / self.group_size))}"
-            )
         super()._setup_model()
         self._n_updates = 0
-
-    def _setup_learn(  # type: ignore[override]
-        self,
-        total_timesteps: int,
-        callback: Any = None,
-        reset_num_timesteps: bool = True,
-        *args: Any,
-        **kwargs: Any,
-    ) -> tuple[int, BaseCallback]:
-        if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
-            self.rollout_buffer.drop_unfinished()
-            assert self.env is not None
-            seed_groups(self.env, self.group_size, self._rng)
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     @memory_advice()
     def train(self) -> None:

@@ -75,6 +75,39 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         return schedule(self._current_progress_remaining) if callable(schedule) else schedule
 
 
+class GroupAlgorithm(OnPolicyTextAlgorithm):
+    """A mixin before one that compares the episodes of a prompt: neighbouring rows, seeded alike, are a group."""
+
+    group_size: int
+    rng: np.random.Generator
+
+    def _setup_model(self) -> None:
+        check_groups(self.n_envs, self.group_size)
+        super()._setup_model()
+
+    def _setup_learn(  # type: ignore[override]
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
+            self.rollout_buffer.drop_unfinished()  # type: ignore[attr-defined]
+            seed_groups(self.env, self.group_size, self.rng)
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+
+
+def check_groups(rows: int, group_size: int) -> None:
+    """Raise unless the rows of an environment are whole groups."""
+    if rows % group_size:
+        raise ValueError(
+            f"{rows} rows cannot be divided into groups of {group_size}; make the environment with "
+            f"num_envs={group_size * max(1, round(rows / group_size))}"
+        )
+
+
 def seed_groups(env: VecEnv, group_size: int, rng: np.random.Generator) -> None:
     """Give every `group_size` neighbouring rows one seed for their next reset, so that they share their prompts."""
     first = int(rng.integers(2**31 - env.num_envs))

@@ -64,14 +64,7 @@ class ContextReader(nn.Module):
         """Return (B, D), the hidden state of the last token of each observation (B, L)."""
         if self._following and not torch.is_grad_enabled() and self._rows in (None, len(obs)):
             return self._followed(obs)
-        pad = self.backbone.vocab_size
-        length = (obs != pad).sum(dim=1)
-        shortest, longest = (int(bound) for bound in torch.aminmax(length))
-        if shortest < 1:
-            raise ValueError(f"an observation holds no token, only the padding {pad}; a context has at least one")
-        trimmed = obs[:, :longest].long()
-        hidden = self.backbone.hidden(trimmed.masked_fill(trimmed == pad, 0))
-        return hidden[torch.arange(len(obs), device=obs.device), length - 1]
+        return last_hidden(self.backbone, obs)
 
     def _followed(self, obs: Tensor) -> Tensor:
         """Return (B, D) with the cache."""
@@ -86,9 +79,36 @@ class ContextReader(nn.Module):
         return torch.cat([self.backbone.hidden(p.ids)[p.row, p.position] for p in packs])
 
 
+def last_hidden(backbone: Backbone, obs: Tensor) -> Tensor:
+    """Return (B, D), the hidden state of each context's last token, of observations (B, L) read whole."""
+    length, longest = context_lengths(obs, backbone.vocab_size)
+    trimmed = obs[:, :longest].long()
+    hidden = backbone.hidden(trimmed.masked_fill(trimmed == backbone.vocab_size, 0))
+    return hidden[torch.arange(len(obs), device=obs.device), length - 1]
+
+
+def context_lengths(obs: Tensor, pad: int) -> tuple[Tensor, int]:
+    """Return (B,) tokens in each right-padded observation (B, L), and the most.
+
+    Raises:
+        ValueError: if one has none.
+    """
+    length = (obs != pad).sum(dim=1)
+    shortest, longest = (int(bound) for bound in torch.aminmax(length))
+    if shortest < 1:
+        raise ValueError(f"an observation holds no token, only the padding {pad}; a context has at least one")
+    return length, longest
+
+
 def sharing_copy(module: nn.Module) -> Any:
     """Return a copy whose frozen weights are the module's own: with LoRA only adapters and heads are new."""
     return copy.deepcopy(module, {id(p): p for _, p in module.named_parameters() if not p.requires_grad})
+
+
+def read_value(head: nn.Linear, hidden: Tensor) -> Tensor:
+    """Return (..., 1) of hidden states (..., D), in float32 whatever the model's precision: returns need it."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return head(hidden.float())
 
 
 def zero_head(width: int) -> nn.Linear:
@@ -270,10 +290,7 @@ class TransformerPolicy(MaskedPolicy):
         return hidden if self.value_reader is None else self.value_reader.last_hidden(obs)
 
     def _values(self, hidden: Tensor) -> Tensor:
-        if self.value_trunk == "detached":
-            hidden = hidden.detach()
-        with torch.autocast(hidden.device.type, enabled=False):  # returns are learned in float32
-            return self.value_head(hidden.float())
+        return read_value(self.value_head, hidden.detach() if self.value_trunk == "detached" else hidden)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
@@ -319,14 +336,43 @@ class TransformerQNetwork(TrainedParameters, MaskedPolicy):
         scores = self.reader.backbone.scores(hidden)
         if self.value_head is None:
             return scores
-        with torch.autocast(hidden.device.type, enabled=False):
-            return dueling_q(self.value_head(hidden.float()), scores)
+        return dueling_q(read_value(self.value_head, hidden), scores)
 
     def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
         return mask_scores(self(observation), self.legal()).argmax(dim=1)
 
 
-class TransformerQPolicy(MaskedPolicy):
+class QPolicy(MaskedPolicy):
+    """A Q-network and its target network; with LoRA both have the same frozen base."""
+
+    q_net: Any
+    q_net_target: Any
+
+    def _build(self, q_net: nn.Module, lr_schedule: Schedule) -> None:
+        """Set the networks, which begin alike, and the optimiser."""
+        self.q_net, self.q_net_target = q_net, sharing_copy(q_net)
+        self.q_net_target.set_training_mode(False)
+        self.optimizer = make_optimizer(self, lr_schedule, self.q_net)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The language model that Q-values are read from."""
+        return self.q_net.reader.backbone
+
+    def forward(self, obs: Tensor, deterministic: bool = True) -> Tensor:
+        """Return greedy actions (B,) for observations (B, ...)."""
+        return self._predict(obs, deterministic)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Set dropout and the like; the target network never trains."""
+        self.q_net.set_training_mode(mode)
+        self.training = mode
+
+    def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
+        return mask_scores(self.q_net(observation), self.legal()).argmax(dim=1)
+
+
+class TransformerQPolicy(QPolicy):
     """Q-network and target network on a causal language model.
 
     With LoRA both have the same frozen base, and the target network adapters and heads of its own.
@@ -374,37 +420,17 @@ class TransformerQPolicy(MaskedPolicy):
         )
         self.spec = ModelSpec(model, lora, dtype, dropout, trust_remote_code, gradient_checkpointing, compile)
         self.dueling = dueling
-        self.q_net = TransformerQNetwork(observation_space, action_space, self.spec, dueling)
-        self.q_net_target = sharing_copy(self.q_net)
-        self.q_net_target.set_training_mode(False)
-        self.optimizer = make_optimizer(self, lr_schedule, self.q_net)
-
-    @property
-    def backbone(self) -> Backbone:
-        """The language model whose output layer gives Q-values."""
-        return self.q_net.reader.backbone
+        self._build(TransformerQNetwork(observation_space, action_space, self.spec, dueling), lr_schedule)
 
     def cached(self) -> Any:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
         return self.q_net.reader.cached()
-
-    def forward(self, obs: Tensor, deterministic: bool = True) -> Tensor:
-        """Return greedy actions (B,) for observations (B, L)."""
-        return self._predict(obs, deterministic)
 
     def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
         """Write a folder that transformers loads, whose greedy decoding is the greedy policy; see `export.py`."""
         from .export import save_pretrained
 
         save_pretrained(self.backbone, directory, tokenizer)
-
-    def set_training_mode(self, mode: bool) -> None:
-        """Set dropout and the like; the target network never trains."""
-        self.q_net.set_training_mode(mode)
-        self.training = mode
-
-    def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
-        return mask_scores(self.q_net(observation), self.legal()).argmax(dim=1)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**constructor_parameters(self, self.spec, self.backbone), "dueling": self.dueling}

@@ -65,12 +65,6 @@ class Update:
         sums = [torch.stack(column).sum() for column in zip(*terms, strict=True)]
         return sums[0] if isinstance(loss, Tensor) else type(loss)(*sums)
 
-    def descend(self, loss: Tensor) -> None:
-        """Make a step down the gradient of a loss that has its graph."""
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.step(loss.detach())
-
     def step(self, loss: Tensor) -> None:
         """Clip the gradient and make a step.
 

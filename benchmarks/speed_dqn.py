@@ -93,7 +93,7 @@ def memory_row(job: Job, measured: int) -> Row:
     the unfinished ones take is not, for their number is the environment's rows'. Stock's is the size of the arrays
     that it makes, which grow with the buffer alone.
     """
-    from agents.buffers import EpisodeReplayBuffer
+    from agents.replay import EpisodeReplayBuffer
 
     env = blank_env(job)
     tracemalloc.start()

@@ -101,7 +101,7 @@ def test_checkpoints_go_on(vector_env: Callable, tmp_path: object) -> None:
     ("keywords", "message"),
     [
         ({"n": 1}, "n=1; the best of n needs at least 2"),
-        ({"n": 3}, "4 rows are no multiple of n=3; .*num_envs=3"),
+        ({"n": 3}, "4 rows cannot be divided into groups of 3; .*num_envs=3"),
         ({"n_epochs": 0}, "n_epochs=0; give at least 1"),
     ],
 )
@@ -109,5 +109,5 @@ def test_impossible_arguments_are_refused(vector_env: Callable, keywords: dict, 
     with pytest.raises(ValueError, match=message):
         BestOfN("TransformerPolicy", vector_env(4), **{"n": 2, "device": "cpu", **keywords})
     model = BestOfN("TransformerPolicy", vector_env(4), n=2, device="cpu")
-    with pytest.raises(ValueError, match="3 rows are no multiple of n=2"):
+    with pytest.raises(ValueError, match="3 rows cannot be divided into groups of 2"):
         model.best_returns(2, vector_env(3))

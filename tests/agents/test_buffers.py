@@ -8,7 +8,7 @@ import stable_baselines3
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from agents import DQN, PPO
-from agents.buffers import EpisodeReplayBuffer
+from agents.replay import EpisodeReplayBuffer
 
 
 def test_fragments_cover_the_rollout_and_carry_their_context(vector_env: Callable) -> None:

@@ -237,7 +237,7 @@ def test_wrong_layouts_and_words_are_refused() -> None:
         with pytest.raises(ValueError, match=next(iter(keywords))):
             agents.CandidatePolicy(*two, layout=LAYOUT, **keywords)
     empty = np.full((1, L + K * C), V)
-    with pytest.raises(ValueError, match="holds no context"):
+    with pytest.raises(ValueError, match="holds no token"):
         policy().float().predict(empty)
 
 

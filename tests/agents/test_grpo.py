@@ -110,7 +110,7 @@ def test_checkpoints_go_on(vector_env: Callable, tmp_path: object) -> None:
     ("keywords", "message"),
     [
         ({"group_size": 1}, "group_size=1; a group needs at least 2"),
-        ({"group_size": 3}, "4 rows are no multiple of group_size=3; .*num_envs=3"),
+        ({"group_size": 3}, "4 rows cannot be divided into groups of 3; .*num_envs=3"),
         ({"advantage": "gae"}, "advantage='gae'; choose from grpo, rloo, dr_grpo"),
         ({"kl_coef": 0.1}, "needs a reference"),
         ({"n_epochs": 0}, "n_epochs=0; give at least 1"),

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from transformers import GPT2Config
 
 import agents
-from agents.buffers import EpisodeReplayBuffer
 from agents.losses import log_prob_and_entropy, q_targets, soft_q_targets
 from agents.masks import check_masks, mask_scores, pack_masks, random_legal, restricts, stack_masks, unpack_masks
+from agents.replay import EpisodeReplayBuffer
 
 CONFIG = GPT2Config(vocab_size=9, n_positions=14, n_embd=16, n_layer=1, n_head=2)
 SMALL = {"policy_kwargs": {"model": CONFIG}, "seed": 0, "device": "cpu"}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, LlamaConfig
 
 from agents import DQN, PPO, TransformerPolicy
-from agents.buffers import EpisodeReplayBuffer
+from agents.replay import EpisodeReplayBuffer
 
 CONFIGS = {
     "gpt2": GPT2Config(vocab_size=7, n_positions=14, n_embd=32, n_layer=2, n_head=4),
