@@ -6,9 +6,10 @@ from .candidates import CandidatePolicy, CandidateQPolicy
 from .cloning import BehaviourCloning
 from .dqn import DQN
 from .grpo import GRPO
-from .kl import KLCoefficient, ReferencePolicy
+from .kl import KLCoefficient
 from .policies import TransformerPolicy, TransformerQPolicy
 from .ppo import PPO
+from .reference import ReferencePolicy
 from .runs import resume
 from .samples import SampleTexts
 from .vec_env import VectorEnvAdapter

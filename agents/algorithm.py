@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from .checkpoint import FORMAT_VERSION, CheckpointError, check_checkpoint, check_format, versions, write_whole
@@ -23,6 +24,14 @@ class TextAlgorithm(BaseAlgorithm):
         if isinstance(env, VectorEnv):
             env = VectorEnvAdapter(env)
         return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(
+                f"policy={policy_name!r}; {self._name()} takes {' or '.join(map(repr, self.policy_aliases))} "
+                "(others, such as MlpPolicy, run on these environments with Stable-Baselines3's own algorithms)"
+            )
+        return self.policy_aliases[policy_name]
 
     def _remember_architecture(self) -> None:
         """Let what rebuilds the model stand for it in what is saved; see `Backbone.source`."""

@@ -14,12 +14,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import RolloutReturn, Schedule
 from torch import Tensor
 
-from .backbone import ModelSource
 from .buffers import PackedTensors
-from .kl import ReferenceAlgorithm
 from .losses import dqn_loss, guided_log_probs, q_targets, soft_q_targets, top_actions
 from .masks import ask_masks, check_masks, mask_scores, random_legal, restricts, unpack_masks
-from .policies import TransformerPolicy, TransformerQPolicy, choose
+from .policies import TransformerQPolicy, choose
+from .reference import ReferenceAlgorithm, ReferenceSource
 from .replay import EpisodeReplayBuffer, ReplayBatch
 from .updates import Update, memory_advice
 
@@ -94,7 +93,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         double_q: bool = True,
         exploration: Exploration = "epsilon",
         temperature: float = 0.1,
-        reference: str | ModelSource | TransformerPolicy | None = None,
+        reference: ReferenceSource | None = None,
         top_k: int | None = None,
         micro_batch_size: int | None = None,
     ) -> None:

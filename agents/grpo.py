@@ -11,11 +11,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 
-from .backbone import ModelSource
 from .buffers import GroupBatch, GroupRolloutBuffer
+from .kl import check_kl
 from .losses import Advantage, GRPOLoss, grpo_loss
-from .on_policy import GroupAlgorithm, check_kl, check_sizes, means
+from .on_policy import GroupAlgorithm, check_sizes, means
 from .policies import TransformerPolicy
+from .reference import ReferenceSource
 from .updates import memory_advice
 
 
@@ -77,7 +78,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         *,
-        reference: str | ModelSource | TransformerPolicy | None = None,
+        reference: ReferenceSource | None = None,
         kl_coef: float = 0.0,
         micro_batch_size: int | None = None,
     ) -> None:

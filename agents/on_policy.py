@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from .kl import ReferenceAlgorithm
 from .masks import ask_masks, restricts
+from .reference import ReferenceAlgorithm
 from .updates import Update, memory_advice
 
 
@@ -124,18 +123,3 @@ def check_sizes(**sizes: int | None) -> None:
     for name, value in sizes.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}; give at least 1")
-
-
-def check_kl(
-    reference: object, kl_coef: float, kl_target: float | None = None, kl_horizon: float = math.inf
-) -> None:
-    """Raise unless the arguments on the KL go together."""
-    if not (math.isfinite(kl_coef) and kl_coef >= 0):
-        raise ValueError(f"kl_coef={kl_coef} is a price for each nat; give a finite number, at least 0")
-    if kl_target is not None and not (kl_target > 0 and kl_coef > 0 and kl_horizon > 0):
-        raise ValueError(
-            f"kl_target={kl_target} steers kl_coef={kl_coef} over kl_horizon={kl_horizon} episodes by factors; "
-            "give positive numbers for all three"
-        )
-    if kl_coef and reference is None:
-        raise ValueError(f"kl_coef={kl_coef} needs a reference; pass reference='initial' or a model")

@@ -15,12 +15,12 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from .backbone import ModelSource
 from .buffers import EpisodeRolloutBuffer, RolloutBatch
-from .kl import KLCoefficient
+from .kl import KLCoefficient, check_kl
 from .losses import PPOLoss, ppo_loss, whiten_rewards
-from .on_policy import OnPolicyTextAlgorithm, check_kl, check_sizes, means
+from .on_policy import OnPolicyTextAlgorithm, check_sizes, means
 from .policies import TransformerPolicy
+from .reference import ReferenceSource
 from .updates import memory_advice
 
 
@@ -80,7 +80,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         *,
-        reference: str | ModelSource | TransformerPolicy | None = None,
+        reference: ReferenceSource | None = None,
         kl_coef: float = 0.0,
         kl_target: float | None = None,
         kl_horizon: float = 1000.0,
@@ -157,6 +157,11 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
                 log_ratio[where] = log_probs[where] - self.reference_policy.log_prob(*scored).cpu().numpy()
         if self.reference_policy is None:
             return
+        if not np.isfinite(log_ratio).all():
+            raise ValueError(
+                "the reference gives a sampled token probability 0, which makes the KL infinite; smooth it, or "
+                "let the environment's action masks forbid what the reference never says"
+            )
         episodes = max(1.0, float(buffer.episode_starts.sum()))
         kl = float(log_ratio.sum()) / episodes
         self.logger.record("rollout/kl_per_episode", kl)
