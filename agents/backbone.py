@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, Cache, GPT2Config, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .activations import fuse_activations
 from .checkpoint import CheckpointError, weights_hash
 
 ModelSource = str | Path | PreTrainedConfig | PreTrainedModel
@@ -92,6 +93,7 @@ def tiny_config(vocab_size: int, context_length: int) -> GPT2Config:
         n_embd=64,
         n_layer=2,
         n_head=4,
+        initializer_range=0.1,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -177,7 +179,7 @@ class Backbone(nn.Module):
     def __init__(self, spec: ModelSpec, vocab_size: int, context_length: int, fresh_head: bool = False) -> None:
         super().__init__()
         source = tiny_config(vocab_size, context_length) if spec.model is None else spec.model
-        self.model = load_model(source, spec.trust_remote_code)
+        self.model = fuse_activations(load_model(source, spec.trust_remote_code))
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.dropout = spec.dropout

@@ -98,7 +98,7 @@ class CandidateReader(nn.Module):
             said = torch.arange(whole.shape[2], device=obs.device)[1:]
             said = (said >= before[..., None]) & (said < (before + spoken)[..., None])  # (B, K, T - 1)
             each, _ = token_log_probs(
-                self.backbone, hidden[:, :, :-1][said], whole[:, :, 1:][said], entropy_gradient=False
+                self.backbone, hidden[:, :, :-1][said], whole[:, :, 1:][said], entropy_gradient=None
             )
             log_prob = (
                 torch.zeros(said.shape, dtype=each.dtype, device=obs.device).masked_scatter(said, each).sum(2)

@@ -22,7 +22,6 @@ from tqdm.auto import tqdm
 from .backbone import Backbone
 from .checkpoint import CheckpointError, write_whole
 from .demonstrations import CloningBatch
-from .losses import cloning_loss
 from .policies import ContextReader, token_log_probs
 
 Settings = Mapping[str, str | int | float | None]
@@ -217,7 +216,7 @@ def fit(
         while step < schedule.steps and (schedule.patience is None or stale < schedule.patience):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.at(step)
-            loss = cloning_loss(*_log_probs(reader, batch(step))).total
+            loss = -_log_probs(reader, batch(step)).mean()
             losses.append(loss.detach())
             optimizer.zero_grad()
             loss.backward()
@@ -259,7 +258,7 @@ def fit(
 @torch.no_grad()
 def mean_loss(reader: ContextReader, batches: Sequence[CloningBatch]) -> float:
     """Return the mean negative log-likelihood of the batches' tokens, in nats."""
-    total = torch.stack([_log_probs(reader, batch)[0].double().sum() for batch in batches])
+    total = torch.stack([_log_probs(reader, batch).double().sum() for batch in batches])
     return -total.sum().item() / sum(len(batch.actions) for batch in batches)
 
 
@@ -269,10 +268,10 @@ def unigram_loss(train: np.ndarray, heldout: np.ndarray, vocab_size: int) -> flo
     return float(-np.log(counts / counts.sum())[heldout].mean())
 
 
-def _log_probs(reader: ContextReader, batch: CloningBatch) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities (N,) and entropies (N,) of a batch's tokens."""
+def _log_probs(reader: ContextReader, batch: CloningBatch) -> Tensor:
+    """Return log-probabilities (N,) of a batch's tokens."""
     hidden = reader.packed_hidden(batch.packs)
-    return token_log_probs(reader.backbone, hidden, batch.actions, entropy_gradient=False)
+    return token_log_probs(reader.backbone, hidden, batch.actions, entropy_gradient=None)[0]
 
 
 def _optimizer(backbone: Backbone, schedule: Schedule) -> torch.optim.Optimizer:

@@ -1,11 +1,12 @@
 """A key-value cache whose rows have their own lengths, and the bookkeeping that feeds only unseen tokens.
 
-What the published caches keep and this one drops: a common length. Rows that reset are rewound alone.
+What the published caches keep and this one drops: a common length. Rows that reset are rewound alone. The quicker
+way of the common families, without transformers' modules, is in `decoding.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from .backbone import Backbone
+from .decoding import LeanDecoder, kinds_of_layers, out_of_sight
 
 
 class RaggedLayer(CacheLayerMixin):
@@ -83,12 +85,23 @@ class RaggedCache(Cache):
             layer.rows, layer.index, layer.width = rows, index, width
 
 
-class ContextFollower:
-    """Hidden states of growing contexts, each token computed once.
+class Decoder(Protocol):
+    """Keys and values of growing rows, and how the next tokens are computed with them."""
 
-    Every call compares the contexts with what each row last held, rewinds the row to the longest common prefix
-    and feeds the rest. Resets, multi-token replies and repeated prompts need no signal from the caller, and a
-    stale row cannot happen; only a change of weights must be announced, with `forget`.
+    def __init__(self, backbone: Backbone, n_rows: int) -> None: ...
+
+    def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
+        """Compute tokens [start, length) of every row; return (B, D), the hidden states of the last ones.
+
+        Args:
+            ids: (B, L) int64.
+            start: (B,), tokens of each row that are known already, less than `length`.
+            length: (B,), tokens of each row.
+        """
+
+
+class CacheDecoder:
+    """Any model of transformers whose attention takes keys and values from a cache, through its own forward.
 
     Args:
         backbone: the model.
@@ -97,39 +110,17 @@ class ContextFollower:
 
     def __init__(self, backbone: Backbone, n_rows: int) -> None:
         self.backbone, self.n_rows = backbone, n_rows
-        capacity = backbone.context_length
-        self.cache = RaggedCache(backbone.config.num_hidden_layers, n_rows, capacity)
-        self.tokens = np.zeros((n_rows, capacity), np.int64)
-        self.length = np.zeros(n_rows, np.int64)  # tokens of each row whose keys and values are in the cache
+        self.cache = RaggedCache(backbone.config.num_hidden_layers, n_rows, backbone.context_length)
 
-    def forget(self) -> None:
-        """Drop what was computed (the weights changed); the memory stays allocated."""
-        self.length[:] = 0
-
-    def last_hidden(self, ids: np.ndarray, length: np.ndarray) -> Tensor:
-        """Return (B, D), the hidden state of each context's last token.
-
-        Args:
-            ids: (B, L) int64, right-padded with anything.
-            length: (B,), tokens of each context, at least 1.
-        """
-        start = self._common_prefix(ids, length)
-        fresh = length - start  # (B,) tokens to feed
-        long = np.flatnonzero(fresh > 1)
+    def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
+        """See `Decoder`."""
+        long = np.flatnonzero(length - start > 1)
         if 0 < len(long) < self.n_rows:  # rows that reset are prefilled alone, up to their last token
             self._feed(ids, start[long], length[long] - 1, long)
-            start[long] = length[long] - 1
+            start = np.where(length - start > 1, length - 1, start)
         hidden = self._feed(ids, start, length, None)
-        self.tokens[:] = ids
-        self.length[:] = length
         last = torch.as_tensor(length - start - 1, device=hidden.device)
         return hidden[torch.arange(self.n_rows, device=hidden.device), last]
-
-    def _common_prefix(self, ids: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Return (B,) how many leading tokens are in the cache; the last token is always fed again."""
-        differs = ids != self.tokens
-        first = np.where(differs.any(axis=1), differs.argmax(axis=1), ids.shape[1])
-        return np.minimum(np.minimum(first, self.length), length - 1)
 
     def _feed(self, ids: np.ndarray, start: np.ndarray, stop: np.ndarray, rows: np.ndarray | None) -> Tensor:
         """Compute tokens [start, stop) of the given rows (None: every row); return (b, t, D)."""
@@ -160,14 +151,10 @@ class ContextFollower:
 
         A model whose layers differ takes one mask for each kind of layer.
         """
-        slot, window = np.arange(width), self.backbone.window()
-        later = slot > position[:, :, None]
-        if window is None:
-            return self._additive(later)
-        near = self._additive(later | (slot <= position[:, :, None] - window))
-        if "sliding_attention" in self.backbone.layer_kinds():
-            return {"full_attention": self._additive(later), "sliding_attention": near}
-        return near
+        masks = {kind: self._additive(hide) for kind, hide in out_of_sight(self.backbone, position, width).items()}
+        if len(masks) > 1 and "sliding_attention" in self.backbone.layer_kinds():
+            return masks
+        return masks[kinds_of_layers(self.backbone)[0]]
 
     def _additive(self, hide: np.ndarray) -> Tensor:
         weight = self.backbone.head.weight
@@ -176,9 +163,62 @@ class ContextFollower:
         return mask.masked_fill_(torch.as_tensor(hide, device=weight.device), torch.finfo(dtype).min)[:, None]
 
 
+class ContextFollower:
+    """Hidden states of growing contexts, each token computed once.
+
+    Every call compares the contexts with what each row last held, rewinds the row to the longest common prefix
+    and feeds the rest. Resets, multi-token replies and repeated prompts need no signal from the caller, and a
+    stale row cannot happen; only a change of weights must be announced, with `forget`.
+
+    Args:
+        backbone: the model.
+        n_rows: B.
+        decoder: what computes the tokens, see `find_decoder`.
+    """
+
+    def __init__(self, backbone: Backbone, n_rows: int, decoder: type[Decoder] = CacheDecoder) -> None:
+        self.decoder, self.n_rows = decoder(backbone, n_rows), n_rows
+        self.tokens = np.zeros((n_rows, backbone.context_length), np.int64)
+        self.length = np.zeros(n_rows, np.int64)  # tokens of each row whose keys and values are in the cache
+
+    def forget(self) -> None:
+        """Drop what was computed (the weights changed); the memory stays allocated."""
+        self.length[:] = 0
+
+    def last_hidden(self, ids: np.ndarray, length: np.ndarray) -> Tensor:
+        """Return (B, D), the hidden state of each context's last token.
+
+        Args:
+            ids: (B, L) int64, right-padded with anything.
+            length: (B,), tokens of each context, at least 1.
+        """
+        start = self._common_prefix(ids, length)
+        self.length[:] = start  # what follows is written over, even where it fails half-way
+        hidden = self.decoder.advance(ids, start, length)
+        self.tokens[:] = ids
+        self.length[:] = length
+        return hidden
+
+    def _common_prefix(self, ids: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Return (B,) how many leading tokens are in the cache; the last token is always fed again."""
+        differs = ids != self.tokens
+        first = np.where(differs.any(axis=1), differs.argmax(axis=1), ids.shape[1])
+        return np.minimum(np.minimum(first, self.length), length - 1)
+
+
+def find_decoder(backbone: Backbone) -> tuple[type[Decoder] | None, str | None]:
+    """Return the quickest decoder that is right for a model, or None and why none is."""
+    reason = None
+    for decoder in (LeanDecoder, CacheDecoder):
+        reason = check_cache(backbone, decoder)
+        if reason is None:
+            return decoder, None
+    return None, reason
+
+
 @torch.no_grad()
-def check_cache(backbone: Backbone) -> str | None:
-    """Return why contexts of this model cannot be followed with a cache, or None if they can.
+def check_cache(backbone: Backbone, decoder: type[Decoder] = CacheDecoder) -> str | None:
+    """Return why a decoder cannot follow contexts of this model, or None if it can.
 
     What its config does not tell, two contexts do, one of full and one of half the length: fed in two parts, they
     must give what they give at once.
@@ -189,7 +229,7 @@ def check_cache(backbone: Backbone) -> str | None:
     full, half = backbone.context_length, max(1, backbone.context_length // 2)
     ids = np.random.default_rng(0).integers(backbone.vocab_size, size=(2, full))
     try:
-        follower = ContextFollower(backbone, 2)
+        follower = ContextFollower(backbone, 2, decoder)
         follower.last_hidden(ids, np.array([half, 1]))
         cached = follower.last_hidden(ids, np.array([full, half]))
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:

@@ -22,16 +22,21 @@ class PPOLoss(NamedTuple):
     approx_kl: Tensor
 
 
-def log_prob_and_entropy(logits: Tensor, actions: Tensor, entropy_gradient: bool = True) -> tuple[Tensor, Tensor]:
+def log_prob_and_entropy(
+    logits: Tensor, actions: Tensor, entropy_gradient: bool | None = True
+) -> tuple[Tensor, Tensor]:
     """Return (N,) log-probabilities of actions and (N,) entropies, in nats.
 
     Args:
         logits: (N, V).
         actions: (N,) int64.
-        entropy_gradient: False saves the entropy's backward pass over (N, V), where it is only logged.
+        entropy_gradient: False saves the entropy's backward pass over (N, V), where it is only logged; None saves
+            it whole: nan stands for what was not asked for.
     """
     normalizer = logits.logsumexp(dim=-1)
     log_prob = logits.gather(-1, actions[:, None])[:, 0] - normalizer
+    if entropy_gradient is None:
+        return log_prob, torch.full_like(log_prob, torch.nan)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         probabilities = (logits - normalizer[:, None]).exp()
         entropy = normalizer - (probabilities * logits).sum(-1)

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .backbone import Backbone, ModelSource, ModelSpec
 from .buffers import PackedTensors
-from .kv_cache import ContextFollower, check_cache
+from .kv_cache import ContextFollower, Decoder, find_decoder
 from .losses import dueling_q, log_prob_and_entropy
 from .masks import MaskedPolicy, mask_scores, unpack_masks
 
@@ -44,7 +44,7 @@ class ContextReader(nn.Module):
     @contextmanager
     def cached(self) -> Iterator[None]:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
-        self._following = self._uncacheable is None
+        self._following = self._decoder is not None
         self._rows = None
         if self._follower is not None:
             self._follower.forget()
@@ -54,11 +54,11 @@ class ContextReader(nn.Module):
             self._following = False
 
     @cached_property
-    def _uncacheable(self) -> str | None:
-        reason = check_cache(self.backbone)
-        if reason is not None:
+    def _decoder(self) -> type[Decoder] | None:
+        decoder, reason = find_decoder(self.backbone)
+        if decoder is None:
             warnings.warn(f"no key-value cache for this model, so contexts are read whole: {reason}", stacklevel=2)
-        return reason
+        return decoder
 
     def last_hidden(self, obs: Tensor) -> Tensor:
         """Return (B, D), the hidden state of the last token of each observation (B, L)."""
@@ -70,7 +70,8 @@ class ContextReader(nn.Module):
         """Return (B, D) with the cache."""
         self._rows = len(obs)
         if self._follower is None or self._follower.n_rows != self._rows:
-            self._follower = ContextFollower(self.backbone, self._rows)
+            assert self._decoder is not None
+            self._follower = ContextFollower(self.backbone, self._rows, self._decoder)
         ids = obs.cpu().numpy()
         return self._follower.last_hidden(ids, (ids != self.backbone.vocab_size).sum(axis=1))
 
@@ -260,7 +261,7 @@ class TransformerPolicy(MaskedPolicy):
         self, packs: Sequence[PackedTensors], actions: Tensor, masks: Tensor | None = None
     ) -> Tensor:
         """Return log-probabilities (N,), one forward a pack of fragments; for `masks` see `evaluate_packed`."""
-        return token_log_probs(self.backbone, self.reader.packed_hidden(packs), actions, masks=masks)[0]
+        return token_log_probs(self.backbone, self.reader.packed_hidden(packs), actions, None, masks)[0]
 
     def predict_values(self, obs: Tensor) -> Tensor:
         """Return (B, 1)."""
@@ -440,13 +441,14 @@ def token_log_probs(
     backbone: Backbone,
     hidden: Tensor,
     actions: Tensor,
-    entropy_gradient: bool = True,
+    entropy_gradient: bool | None = True,
     masks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N,) of actions and entropies (N,) at hidden states (N, D).
 
-    `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are. A large vocabulary is scored
-    in chunks that are computed again in the backward pass: (N, V) is never kept.
+    For `entropy_gradient` see `log_prob_and_entropy`; `masks` are the bits (N, ceil(V / 8)) of the legal actions,
+    None where all are. A large vocabulary is scored in chunks that are computed again in the backward pass: (N, V)
+    is never kept.
     """
 
     def score(part: Tensor, chosen: Tensor, bits: Tensor | None) -> tuple[Tensor, Tensor]:

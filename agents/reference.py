@@ -135,7 +135,7 @@ class ReferencePolicy(nn.Module):
         `masks` are the bits (N, ceil(V / 8)) of the actions that it chooses among, None for all.
         """
         with self._speaking() as reader:
-            return token_log_probs(reader.backbone, reader.packed_hidden(packs), actions, masks=masks)[0]
+            return token_log_probs(reader.backbone, reader.packed_hidden(packs), actions, None, masks)[0]
 
     @torch.no_grad()
     def packed_log_probs(self, packs: Sequence[PackedTensors], legal: Tensor | None = None) -> Tensor:

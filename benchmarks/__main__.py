@@ -6,15 +6,21 @@ Each command imports what it needs when it is called, so that `list` and `play` 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from .errors import UserError
+from .rows import RowWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from .pools import Pool
 
 _USAGE = """\
 usage: text-envs COMMAND ...
@@ -23,9 +29,23 @@ usage: text-envs COMMAND ...
   play ID                 type the actions yourself
   train ID --algo ppo     train an agent, with any language model
   bench list|run|report   the benchmark suites; bench speed: side-by-side timings
+  bench compare A B       what changed beyond noise between two runs
   report DIR              draw the report of a run
 
 text-envs COMMAND --help says more."""
+
+_RUN = """\
+Run what a suite still lacks: one row for each experiment and seed. Stopped at any moment, the same command goes on.
+
+An agent of yours is a function factory(env, seed, **keywords) in a module of the current directory or an installed
+one. env is a gymnasium.vector.VectorEnv; what is returned is any Stable-Baselines3 algorithm, an object with
+predict(observations, deterministic=) and perhaps learn(total_timesteps, callback=), or a function observation ->
+action. It gets the steps of the suite's agents on each task. Its code is not part of a row's configuration: after a
+change, give it another NAME or another --out.
+
+  text-envs bench run quick --agent my_agent:make
+  text-envs bench run quick --agent 'wide=my_agent:make{"width": 256}' --only 'Copy / *'
+  text-envs bench run quick --agent my_agent:make --env 'my_games:Riddle-v0{"length": 4}' --steps 20000"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,18 +80,28 @@ def bench(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run suites and report them.")
-    commands = parser.add_subparsers(required=True, metavar="list | run | report | speed")
+    commands = parser.add_subparsers(required=True, metavar="list | run | report | compare | speed")
 
     listing = commands.add_parser("list", help="the suites, or the experiments of one")
     listing.add_argument("suite", nargs="?", help="whose experiments to list")
     listing.set_defaults(command=_list)
 
-    run = commands.add_parser("run", help="run what a suite still lacks")
+    run = commands.add_parser("run", help="run what a suite still lacks", description=_RUN,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     run.add_argument("suite", help="a name that `list` shows")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the rows go (default: runs/SUITE)")
-    run.add_argument("--jobs", type=int, metavar="N", help="trials at a time (default: one a core)")
+    run.add_argument("--jobs", type=_count, metavar="N", help="trials at a time (default: one a core)")
+    run.add_argument("--threads", type=_count, metavar="N", help="of each trial (default: the cores shared out; "
+                     "with --ray ADDRESS: 1)")  # fmt: skip
     run.add_argument("--seeds", type=int, metavar="N", help="seeds of each experiment (default: the suite's)")
     run.add_argument("--only", metavar="PATTERN", help="experiments whose name or tag matches, such as 'Copy / *'")
+    run.add_argument("--agent", action="append", default=[], metavar="AGENT", help="run this agent, not the "
+                     "suite's: [NAME=]MODULE:FACTORY[{KEYWORDS}]; may be repeated")  # fmt: skip
+    run.add_argument("--env", action="append", default=[], metavar="ENV", help="run on this environment, not on "
+                     "the suite's tasks: [NAME=]ID[{KEYWORDS}]; may be repeated")  # fmt: skip
+    run.add_argument("--steps", type=_count, metavar="N", help="steps of training (default: the suite's)")
+    run.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: 'auto', HOST:PORT, or 'local' to "
+                     "start one here (needs text-envs[ray])")  # fmt: skip
     run.set_defaults(command=_run)
 
     report = commands.add_parser("report", help="draw the report of a run's rows")
@@ -80,8 +110,23 @@ def _parser() -> argparse.ArgumentParser:
                         "NAME being DIR's last part")  # fmt: skip
     report.set_defaults(command=_report)
 
+    compare = commands.add_parser("compare", help="say what changed beyond noise between two runs")
+    compare.add_argument("a", type=Path, metavar="A", help="where the rows of the first run are")
+    compare.add_argument("b", type=Path, metavar="B", help="where the rows of the second run are")
+    compare.add_argument("--mode", choices=("sampled", "greedy"), default="sampled",
+                         help="which evaluation to compare (default: sampled)")  # fmt: skip
+    compare.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file too")
+    compare.add_argument("--fail-on-worse", action="store_true", help="exit with 1 if anything became worse")
+    compare.set_defaults(command=_compare)
+
     commands.add_parser("speed", help="side-by-side timings against stock SB3 and others", add_help=False)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}; give at least 1")
+    return int(text)
 
 
 def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
@@ -92,7 +137,8 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
         stopped: what is said after Ctrl-C.
     """
     try:
-        return command()
+        with _plain_notes():
+            return command()
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         return 130
@@ -108,6 +154,30 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
         told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"text-envs: error: {told}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _plain_notes() -> Iterator[None]:
+    """Tell once, in a line, what is left out of the rows."""
+    told: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, RowWarning):
+            before(message, category, filename, lineno, file, line)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"text-envs: note: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        before, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -144,20 +214,34 @@ def _run(options: argparse.Namespace) -> int:
     from .progress import TerminalDisplay
 
     suite = suites.get(options.suite)
+    if options.agent or options.env or options.steps:
+        from . import own
+
+        sys.path.append(str(Path.cwd()))  # at the end: a folder called `agents` there is not ours
+        agents, envs = map(own.parse_agent, options.agent), map(own.parse_env, options.env)
+        suite = own.with_own(suite, list(agents), list(envs), options.steps)
     trials = runner.plan(suite, options.seeds, options.only)
-    jobs = machine.cores() if options.jobs is None else options.jobs
-    if jobs < 1:
-        raise UserError(f"--jobs {jobs}; give at least 1")
     out = options.out or Path("runs") / suite.name
-    threads = max(1, machine.cores() // jobs)
+    pool = _pool(options.ray, options.jobs, options.threads, machine.cores())
     console = Console()
     with TerminalDisplay(console) as display:
-        failed = runner.run(trials, out, jobs, threads, display)
+        failed = runner.run(trials, out, pool, display)
     _print_summary(console, out)
     if failed:
         console.print(f"[red]{failed} trials failed[/red]; their tracebacks are in {out / runner.ERRORS}")
         return 1
     return 0
+
+
+def _pool(ray: str | None, jobs: int | None, threads: int | None, cores: int) -> Pool:
+    from .pools import ProcessPool
+    from .ray_pool import LOCAL, RayPool
+
+    if ray is not None and ray != LOCAL:
+        return RayPool(ray, jobs, threads or 1)
+    jobs = jobs or max(1, cores // (threads or 1))
+    threads = threads or max(1, cores // jobs)
+    return ProcessPool(jobs, threads) if ray is None else RayPool(ray, jobs, threads)
 
 
 def _print_summary(console: Console, folder: Path) -> None:
@@ -185,6 +269,18 @@ def _report(options: argparse.Namespace) -> int:
     print(f"wrote {files[0]} (open it in a browser), {', '.join(f.name for f in files[1:3])}"
           f" and {len(files) - 3} more")  # fmt: skip
     return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from . import compare, scores
+
+    comparison = compare.compare(scores.load(options.a), scores.load(options.b), options.mode)
+    if options.json is not None:
+        options.json.write_text(json.dumps(comparison.as_dict(), indent=1) + "\n", encoding="utf-8")
+    compare.show(comparison, Console())
+    return 1 if options.fail_on_worse and comparison.count("worse") else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The agents that suites name: uniform random, stock Stable-Baselines3 given a fair chance, and ours."""
+"""The agents that suites name: uniform random, stock SB3 and sb3-contrib given a fair chance, and ours.
+
+Each is made by a function of the environment and a seed; `suites.AGENTS` says which.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
 import agents
@@ -43,6 +47,9 @@ class OneHotExtractor(BaseFeaturesExtractor):
         return one_hot.flatten(start_dim=1).float()
 
 
+_ONE_HOT = {"features_extractor_class": OneHotExtractor}
+
+
 def random_agent(env: VectorEnv, seed: int) -> RandomAgent:
     """Return the uniform random agent."""
     return RandomAgent(np.random.default_rng(seed))
@@ -54,12 +61,53 @@ def stock_ppo(env: VectorEnv, seed: int, one_hot: bool, **options: Any) -> stabl
     Its other defaults stay, with `n_steps` divided by the number of rows, so that an update still sees SB3's
     2,048 transitions.
     """
-    policy_kwargs = {"features_extractor_class": OneHotExtractor} if one_hot else {}
     return stable_baselines3.PPO(
         "MlpPolicy",
         agents.VectorEnvAdapter(env),
-        **{"gamma": 1.0, "n_steps": max(2, 2048 // env.num_envs), **options},
-        policy_kwargs=policy_kwargs,
+        **{**_stock_rollout(env), **options},
+        policy_kwargs=dict(_ONE_HOT) if one_hot else {},
+        seed=seed,
+        device="cpu",
+    )
+
+
+def maskable_ppo(env: VectorEnv, seed: int, **options: Any) -> Any:
+    """Return sb3-contrib's MaskablePPO, which says only what is legal, on one-hot inputs; else as `stock_ppo`.
+
+    Raises:
+        ImportError: if sb3-contrib is not installed.
+
+    Source: Huang & Ontañón 2020, "A closer look at invalid action masking", arXiv:2006.14171.
+    """
+    try:
+        from sb3_contrib import MaskablePPO
+    except ImportError as error:
+        raise ImportError("MaskablePPO needs sb3-contrib: pip install 'text-envs[benchmarks]'") from error
+    return MaskablePPO(
+        "MlpPolicy",
+        agents.VectorEnvAdapter(env),
+        **{**_stock_rollout(env), **options},
+        policy_kwargs=dict(_ONE_HOT),
+        seed=seed,
+        device="cpu",
+    )
+
+
+def _stock_rollout(env: VectorEnv) -> dict[str, Any]:
+    return {"gamma": 1.0, "n_steps": max(2, 2048 // env.num_envs)}
+
+
+def stock_dqn(env: VectorEnv, seed: int, **options: Any) -> stable_baselines3.DQN:
+    """Return Stable-Baselines3's DQN with its MlpPolicy on one-hot inputs, at gamma = 1.
+
+    Its other defaults stay, a gradient step for every four transitions among them: a step of B rows is followed by
+    B / 4 of them.
+    """
+    return stable_baselines3.DQN(
+        "MlpPolicy",
+        agents.VectorEnvAdapter(env),
+        **{"gamma": 1.0, "train_freq": 1, "gradient_steps": max(1, env.num_envs // 4), **options},
+        policy_kwargs=dict(_ONE_HOT),
         seed=seed,
         device="cpu",
     )
@@ -73,3 +121,62 @@ def our_ppo(env: VectorEnv, seed: int, **options: Any) -> agents.PPO:
 def our_dqn(env: VectorEnv, seed: int, **options: Any) -> agents.DQN:
     """Return our DQN."""
     return agents.DQN("TransformerQPolicy", env, seed=seed, **options)
+
+
+def our_grpo(env: VectorEnv, seed: int, **options: Any) -> agents.GRPO:
+    """Return our GRPO."""
+    return agents.GRPO("TransformerPolicy", env, seed=seed, **options)
+
+
+def our_cloning(env: VectorEnv, seed: int, **options: Any) -> agents.BehaviourCloning:
+    """Return our behaviour cloning of the environment's own demonstrations: a best utterance, solved exactly."""
+    return agents.BehaviourCloning("TransformerPolicy", env, seed=seed, **options)
+
+
+def candidate_ppo(env: VectorEnv, seed: int, **options: Any) -> stable_baselines3.PPO:
+    """Return Stable-Baselines3's PPO with our CandidatePolicy, learning as our PPO does by default.
+
+    Args:
+        env: an environment at level "candidate".
+        seed: of the agent.
+        options: of `stable_baselines3.PPO`.
+    """
+    like_ours = {"learning_rate": LinearSchedule(1e-3, 0.0, 1.0), "batch_size": 256, "n_epochs": 4}
+    return stable_baselines3.PPO(
+        agents.CandidatePolicy,  # type: ignore[arg-type]  # the protocol of a policy without its layers
+        agents.VectorEnvAdapter(env),
+        **{**_stock_rollout(env), **like_ours, **options},
+        policy_kwargs=_candidates(env),
+        seed=seed,
+    )
+
+
+def candidate_dqn(env: VectorEnv, seed: int, **options: Any) -> stable_baselines3.DQN:
+    """Return Stable-Baselines3's DQN with our CandidateQPolicy, learning as our DQN does by default.
+
+    Args:
+        env: an environment at level "candidate".
+        seed: of the agent.
+        options: of `stable_baselines3.DQN`.
+    """
+    like_ours = {
+        "learning_rate": 5e-4,
+        "learning_starts": 1000,
+        "batch_size": 128,
+        "train_freq": 8,
+        "gradient_steps": 8,
+        "target_update_interval": 1000,
+        "exploration_fraction": 0.3,
+        "exploration_final_eps": 0.02,
+    }
+    return stable_baselines3.DQN(
+        agents.CandidateQPolicy,  # type: ignore[arg-type]  # likewise
+        agents.VectorEnvAdapter(env),
+        **{"gamma": 1.0, **like_ours, **options},
+        policy_kwargs=_candidates(env),
+        seed=seed,
+    )
+
+
+def _candidates(env: Any) -> dict[str, Any]:
+    return {"layout": tuple(env.candidate_layout)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from .figures import Figure, Ink, style_sheet
+from .drawing import Figure, Ink, style_sheet
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,21 @@ class Cell:
         text: what it says.
         level: 0..1, drawn as a bar under the text; None draws none.
         agent: whose colour the cell carries.
-        best: among the best of its column.
+        best: among the best that it is compared with.
+        code: something to copy.
     """
 
     text: str
     level: float | None = None
     agent: str | None = None
     best: bool = False
+    code: bool = False
+
+    @property
+    def lines(self) -> list[str]:
+        """The text, a number's interval and its "k of n" on lines of their own: pages are narrow."""
+        found = re.fullmatch(r"(-?[\d.,]*\d)( \[[-\d., ]+\])?(, \d+ of \d+)?", self.text)
+        return [part.lstrip(", ") for part in found.groups("") if part] if found else [self.text]
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,19 @@ class Samples:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: text, then figures, then tables, then samples, then code."""
+    """A part of a report: text, then figures, tables, samples, code and folds, in this order.
+
+    Attributes:
+        title: its heading, which its anchor is made of.
+        text: paragraphs.
+        figures: side by side where there is room.
+        tables: one after another.
+        samples: each shown when it is asked for.
+        code: to be copied.
+        folds: parts that the page shows when they are asked for, with a list of links to them.
+        opened: as a fold: it is shown from the start.
+        page_only: as a fold: too long for Markdown and for paper.
+    """
 
     title: str
     text: tuple[str, ...] = ()
@@ -66,6 +86,9 @@ class Section:
     tables: tuple[Table, ...] = ()
     samples: tuple[Samples, ...] = ()
     code: str = ""
+    folds: tuple[Section, ...] = ()
+    opened: bool = False
+    page_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +125,7 @@ class Document:
 
     def figures(self) -> list[Figure]:
         """Return all figures."""
-        return [figure for section in self.sections for figure in section.figures]
+        return [f for section in self.sections for part in (section, *section.folds) for f in part.figures]
 
 
 def text_row(*texts: str) -> tuple[Cell, ...]:

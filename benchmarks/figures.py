@@ -1,135 +1,29 @@
-"""Figures as SVG text: deterministic, readable on a phone, and recoloured by the page that embeds them."""
+"""The kinds of figures that reports show; what they are drawn on lives in `drawing.py`."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import EngFormatter, MaxNLocator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-INK, MUTED, GRID, PAPER = "#1c2430", "#5a6472", "#d9dee5", "#fefefe"
-_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--card"}
-_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.4, 1.4), (7, 1.6, 1.4, 1.6), (9, 3), (3, 3))
-_MARKERS = "osD^vPX"
+from .drawing import GRID, INK, MUTED, PAPER, Figure, Ink, as_svg, drawing
 
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-}
-
-
-@dataclass(frozen=True)
-class Ink:
-    """How one agent is drawn everywhere: a colour for light paper, one for dark, a dash pattern and a marker."""
-
-    light: str
-    dark: str
-    index: int
-
-    @property
-    def variable(self) -> str:
-        """The CSS variable that holds the colour."""
-        return f"--series-{self.index}"
-
-    @property
-    def dashes(self) -> tuple[float, ...]:
-        """The dash pattern: colour is never the only difference."""
-        return _DASHES[self.index % len(_DASHES)]
-
-    @property
-    def marker(self) -> str:
-        """The marker, for the same reason."""
-        return _MARKERS[self.index % len(_MARKERS)]
-
-
-_PALETTE = (
-    ("#2462c7", "#7db0ff"),
-    ("#bf530a", "#f5a25d"),
-    ("#1a7a4b", "#52c793"),
-    ("#7a38ab", "#c592f2"),
-    ("#b3245b", "#f383ab"),
-    ("#0e7080", "#58c7d8"),
-    ("#76591c", "#d6b770"),
-    ("#4b5f2a", "#a9c47c"),
-)
-_GREY = Ink("#6a7380", "#9aa5b4", len(_PALETTE))
-_USUAL = {"PPO": 0, "DQN": 1, "SB3 PPO, one-hot": 2, "SB3 PPO, raw ids": 3}
-
-
-def inks(agents: Sequence[str]) -> dict[str, Ink]:
-    """Return an ink for each agent: the usual ones keep theirs from report to report, `random` is grey."""
-    free = [index for index in range(len(_PALETTE)) if index not in (_USUAL[a] for a in agents if a in _USUAL)]
-    chosen = {}
-    for agent in agents:
-        if agent == "random":
-            chosen[agent] = _GREY
-            continue
-        index = _USUAL[agent] if agent in _USUAL else free.pop(0) if free else len(chosen) % len(_PALETTE)
-        chosen[agent] = Ink(*_PALETTE[index], index)
-    return chosen
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawn figure.
-
-    Attributes:
-        name: of its file, without the suffix.
-        svg: a whole SVG document on light paper.
-        alt: what it shows, for those who cannot see it.
-        caption: how to read it: what a line, a band, a point is.
-    """
-
-    name: str
-    svg: str
-    alt: str
-    caption: str = ""
-
-    def inline(self) -> str:
-        """Return the SVG element for a page: its colours are CSS variables, its width that of its place."""
-        svg = self.svg[self.svg.index("<svg") :]
-        for colour, variable in {**_VARIABLES, **{i.light: i.variable for i in _all_inks()}}.items():
-            svg = svg.replace(colour, f"var({variable})")
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-        svg = svg.replace("'DejaVu Sans'", "inherit").replace("font-family: inherit", "")
-        head, rest = svg.split(">", 1)
-        head = re.sub(r' (width|height)="[^"]*"', "", head)
-        return f'{head} role="img" aria-label="{_escape(self.alt)}">{rest}'
+Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A mean over seeds along training, with its band; all arrays have one length."""
+    """A line with its band; all arrays have one length."""
 
-    x: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    x: Reals
+    mean: Reals
+    low: Reals
+    high: Reals
 
 
 @dataclass(frozen=True)
@@ -153,24 +47,11 @@ def learning_curves(
     caption: str = "",
 ) -> Figure:
     """Draw one line with a band for each agent; `levels` are agents that do not learn, drawn flat."""
-    with matplotlib.rc_context(_STYLE):
-        canvas, axes = _canvas(name, 4.6, 3.1)
+    with drawing(name, 4.1, 3.2) as (canvas, axes):
         for agent, level in (levels or {}).items():
             axes.axhline(level, color=look[agent].light, dashes=(2, 2), linewidth=1.2, label=agent)
         for agent, curve in curves.items():
-            ink = look[agent]
-            axes.fill_between(curve.x, curve.low, curve.high, color=ink.light, alpha=0.16, linewidth=0)
-            axes.plot(
-                curve.x,
-                curve.mean,
-                color=ink.light,
-                dashes=ink.dashes,
-                linewidth=1.8,
-                marker=ink.marker,
-                markersize=4,
-                markevery=0.22,
-                label=agent,
-            )
+            _draw_curve(axes, agent, curve, look[agent])
         axes.set_title(title)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
@@ -179,9 +60,36 @@ def learning_curves(
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(axis="y")
-        canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        _legend(canvas, axes)
         alt = f"{title}: {ylabel} against {xlabel} for {', '.join([*curves, *(levels or {})])}"
-        return Figure(name, _svg(canvas), alt, caption)
+        return Figure(name, as_svg(canvas), alt, caption)
+
+
+def performance_profiles(
+    name: str,
+    title: str,
+    profiles: Mapping[str, Curve],
+    look: Mapping[str, Ink],
+    caption: str = "",
+    xlabel: str = "normalised score τ",
+    ylabel: str = "share of runs above τ",
+) -> Figure:
+    """Draw for each agent which share of its runs, over all tasks, scores more than each threshold `x`.
+
+    Source: Agarwal et al. 2021, section 4.2, arXiv:2108.13264.
+    """
+    with drawing(name, 4.8, 3.6) as (canvas, axes):
+        for agent, profile in profiles.items():
+            _draw_curve(axes, agent, profile, look[agent])
+        axes.set_title(title)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.set_xlim(min(p.x[0] for p in profiles.values()), max(p.x[-1] for p in profiles.values()))
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid()
+        _legend(canvas, axes)
+        alt = f"{title}: {ylabel} against {xlabel} for {', '.join(profiles)}"
+        return Figure(name, as_svg(canvas), alt, caption)
 
 
 def intervals(
@@ -194,8 +102,7 @@ def intervals(
     caption: str = "",
 ) -> Figure:
     """Draw points with their intervals, one row of the figure for each agent."""
-    with matplotlib.rc_context(_STYLE):
-        canvas, axes = _canvas(name, 5.2, 1.15 + 0.42 * len(points))
+    with drawing(name, 4.8, 1.15 + 0.4 * len(points)) as (canvas, axes):
         for row, (agent, both) in enumerate(points.items()):
             for point, shift in zip(both, np.linspace(-0.14, 0.14, len(both)), strict=True):
                 _draw_point(axes, point, row + shift, look[agent])
@@ -211,7 +118,127 @@ def intervals(
                 axes.plot([], [], "o", color=MUTED, markerfacecolor=face, markersize=6, label=kind)
             canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower right", ncols=2)
         alt = f"{title}: " + "; ".join(f"{agent} {both[0].value:.2f}" for agent, both in points.items())
-        return Figure(name, _svg(canvas), alt, caption)
+        return Figure(name, as_svg(canvas), alt, caption)
+
+
+def radar(
+    name: str,
+    title: str,
+    axes: Sequence[str],
+    scores: Mapping[str, Sequence[float | None]],
+    look: Mapping[str, Ink],
+    caption: str = "",
+) -> Figure:
+    """Draw one polygon for each agent.
+
+    Args:
+        name: of the figure's file.
+        title: above it.
+        axes: what each spoke is, clockwise from the top.
+        scores: for each agent a score in 0..1 on each axis; None, where there is none, leaves a gap.
+        look: the agents' inks.
+        caption: how to read it.
+
+    Raises:
+        ValueError: if an agent has another number of scores than there are axes.
+    """
+    for agent, values in scores.items():
+        if len(values) != len(axes):
+            raise ValueError(f"{agent!r} has {len(values)} scores for {len(axes)} axes; None is a missing one")
+    with drawing(name, 4.9, 4.5, projection="polar") as (canvas, polar):
+        angles = np.linspace(0, 2 * np.pi, len(axes), endpoint=False)
+        polar.set_theta_offset(np.pi / 2)  # type: ignore[attr-defined]
+        polar.set_theta_direction(-1)  # type: ignore[attr-defined]
+        for agent, values in scores.items():
+            ink = look[agent]
+            around, radii = np.append(angles, angles[0]), np.array([*values, values[0]], float)
+            if not np.isnan(radii).any():
+                polar.fill(around, radii, color=ink.light, alpha=0.07, linewidth=0)
+            _draw_line(polar, around, radii, ink, agent)
+        polar.set_ylim(0, 1.05)
+        polar.set_rlabel_position(180 / len(axes))  # type: ignore[attr-defined]
+        polar.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"])
+        polar.tick_params(axis="x", labelcolor=INK, pad=4)
+        polar.set_xticks(angles, axes)
+        for label, angle in zip(polar.get_xticklabels(), angles, strict=True):
+            side = np.sin(angle)
+            label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
+        polar.spines["polar"].set_visible(False)
+        polar.set_title(title, pad=16)
+        _legend(canvas, polar)
+        alt = f"{title}: " + "; ".join(
+            f"{agent} " + ", ".join(_told(axis, v) for axis, v in zip(axes, values, strict=True))
+            for agent, values in scores.items()
+        )
+        return Figure(name, as_svg(canvas), alt, caption)
+
+
+def frontier(
+    name: str,
+    title: str,
+    exact: tuple[ArrayLike, ArrayLike] | None,
+    points: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    look: Mapping[str, Ink],
+    caption: str = "",
+    x_label: str = "KL to the reference, nats",
+    y_label: str = "reward",
+) -> Figure:
+    """Draw rewards against what they cost in KL, beside the best that is possible.
+
+    Args:
+        name: of the figure's file.
+        title: above it.
+        exact: (KL, reward), arrays of one length, of the optima of all KL prices; above it nothing can lie.
+        points: for each agent (KL, reward, error of the KL, error of the reward), joined in the order of KL.
+        look: the agents' inks.
+        caption: how to read it, what an error is.
+        x_label: what KL is measured in.
+        y_label: what the reward is.
+    """
+    with drawing(name, 4.8, 3.6) as (canvas, axes):
+        for agent, found in points.items():
+            ink = look[agent]
+            kl, reward, kl_error, reward_error = np.array(sorted(found), float).T
+            axes.plot(kl, reward, color=ink.light, dashes=ink.dashes, linewidth=1.0, alpha=0.7)
+            axes.errorbar(
+                kl, reward, reward_error, kl_error, ink.marker, color=ink.light, markersize=5, label=agent
+            )
+        if exact is not None:
+            kl, best = (np.asarray(values, float) for values in exact)
+            low, high = axes.get_ylim()
+            top = max(high, best.max() + 0.05 * np.ptp(best))
+            axes.fill_between(kl, best, top, color=GRID, alpha=0.45, linewidth=0)
+            axes.plot(kl, best, color=INK, linewidth=2.2, label="the best possible")
+            axes.set_ylim(min(low, best.min()), top)
+        furthest = max(point[0] for found in points.values() for point in found) or 1.0
+        axes.set_xlim(-0.02 * furthest, 1.2 * furthest)
+        axes.set_title(title)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid()
+        _legend(canvas, axes)
+        limit = "" if exact is None else ", beside the best possible"
+        alt = f"{title}: {y_label} against {x_label} for {', '.join(points)}{limit}"
+        return Figure(name, as_svg(canvas), alt, caption)
+
+
+def _draw_curve(axes: Axes, agent: str, curve: Curve, ink: Ink) -> None:
+    axes.fill_between(curve.x, curve.low, curve.high, color=ink.light, alpha=0.16, linewidth=0)
+    _draw_line(axes, curve.x, curve.mean, ink, agent, markevery=0.22)
+
+
+def _draw_line(axes: Axes, x: Reals, y: Reals, ink: Ink, agent: str, markevery: float | None = None) -> None:
+    axes.plot(
+        x,
+        y,
+        color=ink.light,
+        dashes=ink.dashes,
+        linewidth=1.8,
+        marker=ink.marker,
+        markersize=4,
+        markevery=markevery,
+        label=agent,
+    )
 
 
 def _draw_point(axes: Axes, point: Point, y: float, ink: Ink) -> None:
@@ -222,31 +249,12 @@ def _draw_point(axes: Axes, point: Point, y: float, ink: Ink) -> None:
     )
 
 
-def _canvas(name: str, width: float, height: float) -> tuple[Canvas, Axes]:
-    matplotlib.rcParams["svg.hashsalt"] = name  # ids that differ between the figures of a page, not between runs
-    canvas = Canvas(figsize=(width, height), layout="constrained")
-    axes = canvas.add_subplot()
-    axes.set_axisbelow(True)
-    return canvas, axes
+def _legend(canvas: Canvas, axes: Axes) -> None:
+    """Put the legend under the figure, in as many columns as its names leave room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 3 if len(labels) > 4 and max(map(len, labels)) <= 17 else 2
+    canvas.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def _svg(canvas: Canvas) -> str:
-    text = io.StringIO()
-    canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    named = re.sub(r'<g id="[^"]*"', "<g", text.getvalue())  # names that every figure repeats
-    return re.sub(r"[ \t]+\n", "\n", named)
-
-
-def style_sheet(look: Mapping[str, Ink]) -> tuple[str, str]:
-    """Return the CSS declarations of the agents' colours, for light and for dark paper."""
-    light = "; ".join(f"{ink.variable}: {ink.light}" for ink in look.values())
-    dark = "; ".join(f"{ink.variable}: {ink.dark}" for ink in look.values())
-    return light, dark
-
-
-def _all_inks() -> list[Ink]:
-    return [*(Ink(*pair, index) for index, pair in enumerate(_PALETTE)), _GREY]
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+def _told(axis: str, value: float | None) -> str:
+    return f"{axis} {'none' if value is None else format(value, '.2f')}"

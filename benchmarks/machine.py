@@ -16,9 +16,14 @@ PACKAGES = (
     "numpy",
     "torch",
     "stable-baselines3",
+    "sb3-contrib",
     "transformers",
+    "tokenizers",
     "peft",
     "trl",
+    "ray",
+    "reasoning-gym",
+    "textarena",
     "vaderSentiment",
 )
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .document import Cell, Section, Table
-from .figures import Curve, Figure, inks, learning_curves
+from .drawing import Figure, inks
+from .figures import Curve, frontier, learning_curves
 from .real import BEST_OF
 from .rows import Row
 
@@ -65,24 +66,39 @@ def _curves(by_agent: Mapping[str, Row]) -> Section:
     flat = {agent: row["measurement"]["reward"] for agent, row in by_agent.items() if agent not in trained}
     start = by_agent["reference"]["measurement"]["reward"] if "reference" in by_agent else None
 
-    def figure(name: str, field: str, label: str) -> Figure:
+    def against(name: str, field: str, label: str) -> Figure:
         curves = {}
         for agent, points in trained.items():
             first = [] if start is None else [(0.0, start, 0.0)]
             values = [*first, *((p[field], p["reward"], p["reward_error"]) for p in points)]
             x, mean, error = np.array(sorted(values)).T
             curves[agent] = Curve(x, mean, mean - error, mean + error)
-        title = f"Reward against {label.partition(' to ')[0]}"
+        title = f"Reward against {label}"
         return learning_curves(f"real-{name}", title, curves, look, "VADER compound", label, levels=flat)
 
+    def price(agent: str) -> list[tuple[float, float, float, float]]:
+        if agent not in trained:
+            found, first = [by_agent[agent]["measurement"]], []
+        else:
+            found, first = trained[agent], [] if start is None else [(0.0, start, 0.0, 0.0)]
+        return [*first, *((p["kl"], p["reward"], p["kl_error"], p["reward_error"]) for p in found)]
+
     figures = (
-        figure("seconds", "seconds", "training seconds"),
-        figure("tokens", "tokens", "generated tokens"),
-        figure("kl", "kl", "KL to the reference, nats per completion"),
+        against("seconds", "seconds", "training seconds"),
+        against("tokens", "tokens", "generated tokens"),
+        frontier(
+            "real-kl",
+            "Reward against KL",
+            None,
+            {agent: price(agent) for agent in by_agent},
+            look,
+            x_label="KL to the reference, nats per completion",
+            y_label="VADER compound",
+        ),
     )
     text = (
-        "Held-out measurements during training, bands of 1.96 standard errors; dotted lines are agents that do not "
-        "train. Both trainings pay for every token they generate and update on.",
+        "Held-out measurements during training, bands and crosses of 1.96 standard errors; dotted lines are "
+        "agents that do not train. Both trainings pay for every token they generate and update on.",
     )
     return Section("Reward against seconds, tokens and KL", text, figures if trained else ())
 

@@ -1,57 +1,31 @@
-"""Runs trials in processes of their own and appends one row for each; what a trial does lives in `trial.py`.
+"""Plans the trials of a suite, hands them to a pool and appends a row for each; resumable at any moment.
 
-Nothing heavy is imported here: workers set their threads before numpy and torch are loaded.
+Where trials run is `pools.py` and `ray_pool.py`, what a worker does `work.py`, what a trial measures `trial.py`.
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import signal
-import time
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from .errors import UserError
+from .pools import Pool
 from .rows import RESULT, Row, RowWriter, open_for_append, read_rows
-from .suites import Experiment, Suite, resolve
+from .suites import SCHEMA, Suite
+from .work import Trial
 
 ROWS = "rows.jsonl"
 ERRORS = "errors.jsonl"
-_REPORT_SECONDS = 0.25
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One experiment with one seed."""
-
-    suite: str
-    experiment: Experiment
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """The key of its row."""
-        return self.experiment.key(self.seed)
-
-    @property
-    def name(self) -> str:
-        """How it is called on the screen."""
-        return f"{self.experiment.name} / seed {self.seed}"
 
 
 class Display(Protocol):
     """Shows how a run goes on."""
 
-    def begin(self, trials: Sequence[Trial], skipped: int, jobs: int) -> None:
-        """A run begins; `skipped` trials have their rows already."""
+    def begin(self, trials: Sequence[Trial], done: Sequence[Row], place: str) -> None:
+        """A run begins; trials with rows in `done` are not among `trials`."""
 
     def started(self, trial: Trial) -> None:
         """A trial begins."""
@@ -61,6 +35,9 @@ class Display(Protocol):
 
     def finished(self, trial: Trial, row: Row) -> None:
         """A trial's row is on the disk."""
+
+    def died(self, trial: Trial, reason: str) -> None:
+        """A trial's worker is gone; it will be begun again."""
 
     def failed(self, trial: Trial, error: str) -> None:
         """A trial raised; its traceback is on the disk."""
@@ -85,194 +62,64 @@ def plan(suite: Suite, seeds: int | None = None, only: str | None = None) -> lis
     return trials
 
 
-def run(trials: Sequence[Trial], out: Path, jobs: int, threads: int, display: Display) -> int:
+def run(trials: Sequence[Trial], out: Path, pool: Pool, display: Display) -> int:
     """Run the trials that have no row in `out` yet and return how many failed.
 
-    Rows go to `out`/rows.jsonl, tracebacks to `out`/errors.jsonl.
+    Rows go to `out`/rows.jsonl, tracebacks to `out`/errors.jsonl. The pool is entered only if there is work.
 
     Raises:
-        RowError: if `out` cannot be written, or its rows are not whole; nothing has been run then.
+        RowError: if `out` cannot be written, or its rows are not whole; nothing has been run then. Or if a row can
+            no longer be appended: what was appended before is whole.
     """
     with open_for_append(out / ROWS) as rows:
-        known = {row["key"] for row in read_rows(out / ROWS, RESULT)}
+        known = {row["key"]: row for row in read_rows(out / ROWS, RESULT)}
+        done = [known[trial.key] for trial in trials if trial.key in known]
         waiting = [trial for trial in trials if trial.key not in known]
-        display.begin(waiting, len(trials) - len(waiting), jobs)
-        with _Pool(min(jobs, len(waiting)), threads) as pool:
+        if not waiting:
+            display.begin([], done, "nothing is left")
+            return 0
+        with pool:
+            display.begin(waiting, done, pool.describe())
             return _drive(pool, waiting, rows, out / ERRORS, display)
 
 
-def _drive(pool: _Pool, waiting: list[Trial], rows: RowWriter, errors: Path, display: Display) -> int:
+def _drive(pool: Pool, waiting: Sequence[Trial], rows: RowWriter, errors: Path, display: Display) -> int:
     """Hand out trials and take in what comes back, until nothing is left."""
-    queue, failed = waiting[::-1], 0
-    while True:
-        for worker in pool.idle():
-            if queue:
-                worker.begin(queue.pop())
-                display.started(worker.busy_with)
-        if not pool.busy():
-            return failed
-        for worker in pool.ready():
-            trial = worker.busy_with
-            kind, content = worker.receive()
-            if kind == "progress":
-                display.advanced(trial, content)
+    queue, running, failed = deque(waiting), 0, 0
+    deaths: Counter[str] = Counter()
+    while queue or running:
+        for _ in range(min(pool.idle(), len(queue))):
+            trial = queue.popleft()
+            pool.begin(trial)
+            running += 1
+            display.started(trial)
+        for message in pool.messages():
+            trial = message.trial
+            if message.kind == "progress":
+                display.advanced(trial, message.content)
                 continue
-            worker.trial = None
-            if kind == "row":
-                rows.append(content)
-                display.finished(trial, content)
+            running -= 1
+            deaths[trial.key] += message.kind == "died"
+            if message.kind == "row":
+                rows.append(message.content)
+                display.finished(trial, message.content)
+            elif message.kind == "died" and deaths[trial.key] < pool.attempts:
+                queue.appendleft(trial)
+                display.died(trial, message.content)
             else:
                 failed += 1
-                _append_error(errors, trial, content)
-                display.failed(trial, content)
-                pool.replace_if_dead(worker)
+                _append_error(errors, trial, message.content)
+                display.failed(trial, message.content)
+    return failed
 
 
 def _append_error(path: Path, trial: Trial, error: str) -> None:
     entry = {
         "key": trial.key,
+        "schema": SCHEMA,
         "trial": trial.name,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "error": error,
     }
     with open_for_append(path) as errors:
         errors.append(entry)
-
-
-class _Worker:
-    """A spawned process that makes one row after another."""
-
-    def __init__(self, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, threads), daemon=True)
-        with _ignored_interrupt():  # inherited: Ctrl-C is the parent's to answer
-            self.process.start()
-        theirs.close()  # so that the death of the process ends the pipe
-        self.trial: Trial | None = None
-
-    @property
-    def busy_with(self) -> Trial:
-        """The trial it works on."""
-        if self.trial is None:
-            raise RuntimeError("this worker is idle")
-        return self.trial
-
-    def begin(self, trial: Trial) -> None:
-        self.trial = trial
-        self.connection.send(trial)
-
-    def receive(self) -> tuple[str, Any]:
-        """Return what the worker sent, an error if it died."""
-        try:
-            return self.connection.recv()
-        except (EOFError, ConnectionError):
-            self.process.join()
-            code = self.process.exitcode
-            return "error", f"the worker process died with exit code {code} (-9: killed, perhaps out of memory)"
-
-
-class _Pool:
-    """Workers of one run; leaving the context ends them."""
-
-    def __init__(self, size: int, threads: int) -> None:
-        self._threads = threads
-        self._workers = [_Worker(threads) for _ in range(size)]
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join()
-
-    def idle(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.trial is None]
-
-    def busy(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.trial is not None]
-
-    def ready(self) -> Iterator[_Worker]:
-        """Yield the busy workers that have something to say, waiting for the first."""
-        busy = {worker.connection: worker for worker in self.busy()}
-        for connection in wait(list(busy)):
-            yield busy[connection]  # type: ignore[index]
-
-    def replace_if_dead(self, worker: _Worker) -> None:
-        if not worker.process.is_alive():
-            self._workers[self._workers.index(worker)] = _Worker(self._threads)
-
-
-@contextmanager
-def _ignored_interrupt() -> Iterator[None]:
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def _work(connection: Connection, threads: int) -> None:
-    """Make rows until the parent goes away."""
-    os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
-    with _parent_may_leave():
-        while True:
-            trial = connection.recv()
-            try:
-                message: tuple[str, Any] = ("row", make_row(trial, threads, _reporter(connection)))
-            except BrokenPipeError:
-                raise
-            except Exception:
-                message = ("error", traceback.format_exc())
-            connection.send(message)
-
-
-@contextmanager
-def _parent_may_leave() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _reporter(connection: Connection) -> Any:
-    """Return a function that sends progress to the parent, a few times a second at most."""
-    last = 0.0
-
-    def report(fraction: float) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _REPORT_SECONDS:
-            last = now
-            connection.send(("progress", fraction))
-
-    return report
-
-
-def make_row(trial: Trial, threads: int, report: Any) -> Row:
-    """Return the whole row of a trial."""
-    import torch
-
-    from . import machine
-
-    torch.set_num_threads(threads)
-    started = time.perf_counter()
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    fields = resolve(trial.experiment.trial)(trial.experiment, trial.seed, report)
-    row = {
-        "key": trial.key,
-        "suite": trial.suite,
-        "experiment": trial.experiment.configuration(),
-        "seed": trial.seed,
-        **fields,
-        "wall_seconds": round(time.perf_counter() - started, 3),
-        "started": when,
-        "threads": threads,
-        "versions": machine.versions(),
-        "revision": machine.revision(),
-        "hardware": machine.hardware(),
-    }
-    json.dumps(row, allow_nan=False)  # a NaN is the trial's failure, to be told as one
-    return row

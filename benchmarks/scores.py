@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from .runner import ERRORS, ROWS
 
 MODES = ("sampled", "greedy")
 FEW_SEEDS = 5  # below it a report warns
+AGGREGATES: Mapping[str, stats.Statistic] = {
+    "IQM": stats.iqm,
+    "median": stats.median,
+    "mean": stats.mean,
+    "optimality gap": stats.optimality_gap,
+}
+LEVELS = (0.5, 0.9)  # normalised scores; how many steps they take is the sample efficiency
 _GRID_POINTS = 40
 
 
@@ -36,6 +44,33 @@ class Estimate:
         if self.runs == 1:
             return number(self.value)
         return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What it took to reach a normalised training score for the first time, exploration included.
+
+    Attributes:
+        level: the score.
+        reached: how many runs ever did.
+        runs: how many there are.
+        steps: mean over the runs that did, None if none.
+        seconds: the same of the training time.
+    """
+
+    level: float
+    reached: int
+    runs: int
+    steps: Estimate | None
+    seconds: float | None
+
+    def __str__(self) -> str:
+        if self.steps is None:
+            return "not reached"
+        e = self.steps
+        interval = f" [{e.low:,.0f}, {e.high:,.0f}]" if e.runs > 1 else ""
+        share = "" if self.reached == self.runs else f", {self.reached} of {self.runs}"
+        return f"{e.value:,.0f}{interval}{share}"
 
 
 @dataclass(frozen=True)
@@ -59,44 +94,68 @@ class Results:
         """The names of the suites that the rows come from."""
         return _unique(row["suite"] for row in self.rows)
 
-    @property
+    @cached_property
     def tasks(self) -> list[str]:
         """The tasks, in order."""
         return _unique(row["experiment"]["task"] for row in self.rows)
 
-    @property
+    @cached_property
     def agents(self) -> list[str]:
         """The agents, in order."""
         return _unique(row["experiment"]["agent"] for row in self.rows)
 
-    @property
+    @cached_property
     def scored(self) -> list[Row]:
         """The rows with the usual evaluation."""
         return [row for row in self.rows if "evaluation" in row]
 
-    @property
+    @cached_property
+    def experiments(self) -> dict[tuple[str, str], list[Row]]:
+        """The scored rows of each (task, agent), by seed."""
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in sorted(self.scored, key=lambda row: row["seed"]):
+            groups.setdefault(_names(row), []).append(row)
+        return groups
+
+    @cached_property
     def normalized_tasks(self) -> list[str]:
         """The tasks whose scores are normalised, in every row."""
-        return [
-            task
-            for task in self.tasks
-            if (rows := [row for row in self.scored if row["experiment"]["task"] == task])
-            and all(row["evaluation"][mode]["normalized"] is not None for row in rows for mode in MODES)
-        ]
+        evaluations: dict[str, list[dict[str, Any]]] = {}
+        for row in self.scored:
+            evaluations.setdefault(row["experiment"]["task"], []).extend(row["evaluation"][m] for m in MODES)
+        return [task for task, both in evaluations.items() if all(e["normalized"] is not None for e in both)]
 
     def of(self, task: str, agent: str) -> list[Row]:
         """Return the scored rows of one agent on one task, by seed."""
-        mine = [r for r in self.scored if (r["experiment"]["task"], r["experiment"]["agent"]) == (task, agent)]
-        return sorted(mine, key=lambda row: row["seed"])
+        return self.experiments.get((task, agent), [])
 
     def scores(self, task: str, agent: str, mode: str) -> NDArray[np.float64]:
         """Return (runs,): normalised scores, or mean returns where the task has no optimum."""
         field = "normalized" if task in self.normalized_tasks else "mean"
         return np.array([row["evaluation"][mode][field] for row in self.of(task, agent)], float)
 
-    def matrix(self, agent: str, mode: str) -> NDArray[np.float64]:
-        """Return (runs, tasks) over the normalised tasks and the seeds that all of them have, perhaps none."""
-        tasks = self.normalized_tasks
+    def task_estimate(self, task: str, agent: str, mode: str) -> Estimate | None:
+        """Return the mean of `scores`, None if there are no rows."""
+        scores = self.scores(task, agent, mode)
+        return estimate(stats.mean, scores[:, None]) if len(scores) else None
+
+    def tasks_of(self, agent: str) -> list[str]:
+        """Return the normalised tasks that an agent was run on."""
+        return [task for task in self.normalized_tasks if self.of(task, agent)]
+
+    def missing(self, agent: str) -> list[str]:
+        """Return the normalised tasks that an agent was not run on: its aggregates leave them out."""
+        return [task for task in self.normalized_tasks if not self.of(task, agent)]
+
+    def matrix(self, agent: str, mode: str, tasks: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """Return the normalised scores (runs, tasks) of the seeds that all tasks have, perhaps none.
+
+        Args:
+            agent: whose.
+            mode: one of MODES.
+            tasks: normalised ones; those of the agent by default.
+        """
+        tasks = self.tasks_of(agent) if tasks is None else tasks
         by_seed = [
             {row["seed"]: row["evaluation"][mode]["normalized"] for row in self.of(task, agent)} for task in tasks
         ]
@@ -105,17 +164,51 @@ class Results:
             len(seeds), len(tasks)
         )
 
+    def aggregate(self, agent: str, mode: str) -> dict[str, Estimate]:
+        """Return each of AGGREGATES over the agent's normalised tasks, nothing if it has none."""
+        matrix = self.matrix(agent, mode)
+        return {name: estimate(f, matrix) for name, f in AGGREGATES.items()} if matrix.size else {}
+
+    def improvement(self, x: str, y: str, mode: str) -> Estimate | None:
+        """Return how probably a run of agent X beats one of agent Y, over the tasks that both have, if any."""
+        shared = [task for task in self.tasks_of(x) if self.of(task, y)]
+        ours, theirs = (self.matrix(agent, mode, shared) for agent in (x, y))
+        return estimate(stats.probability_of_improvement, ours, theirs) if ours.size and theirs.size else None
+
+    def profile(self, agent: str, thresholds: Sequence[float], mode: str = "sampled") -> Curve | None:
+        """Return which share of an agent's runs, over its normalised tasks, scores above each threshold."""
+        matrix, grid = self.matrix(agent, mode), np.asarray(thresholds, float)
+        return _with_band(grid, lambda m: stats.performance_profile(m, grid), matrix) if matrix.size else None
+
+    def efficiency(self, task: str, agent: str) -> tuple[Efficiency, ...]:
+        """Return what each of LEVELS took, nothing for what does not learn or has no normalised score."""
+        rows = [row for row in self.of(task, agent) if row.get("curve")]
+        if task not in self.normalized_tasks or not rows:
+            return ()
+        return tuple(_efficiency(rows, level) for level in LEVELS)
+
+    def auc(self, task: str, agent: str) -> Estimate | None:
+        """Return the mean score of the whole training (`stats.area_under_curve`), None for what does not learn."""
+        column = 3 if task in self.normalized_tasks else 2
+        areas = [
+            stats.area_under_curve(
+                [p[0] for p in row["curve"]], [p[column] for p in row["curve"]], _held_until(row)
+            )
+            for row in self.of(task, agent)
+            if row.get("curve")
+        ]
+        return estimate(stats.mean, np.array(areas)[:, None]) if areas else None
+
     def fewest_seeds(self) -> int:
         """Return the smallest number of seeds that any agent has on any task it was run on."""
-        counts = [len(self.of(task, agent)) for task in self.tasks for agent in self.agents]
-        return min((count for count in counts if count), default=0)
+        return min(map(len, self.experiments.values()), default=0)
 
 
 def load(folder: Path) -> Results:
     """Return the results in a folder.
 
-    Of rows with one suite, task and agent but several configurations, those of the suite as it is now are kept, or
-    else those of the newest row: scores of different settings are never mixed.
+    Of rows with one task and agent but several configurations, those of their suite as it is now are kept, or else
+    those of the newest row: scores of different settings are never mixed.
 
     Raises:
         UserError: if it holds no rows, or one that is not whole.
@@ -127,18 +220,27 @@ def load(folder: Path) -> Results:
         )
     failures = {entry["key"]: entry for entry in read_rows(folder / ERRORS, FAILURE) if entry["key"] not in rows}
     suite_of = _suites(rows.values())
-    groups: dict[tuple[int, int, str, str], list[Row]] = {}
+    current = {
+        experiment.key(seed)
+        for suite in suite_of.values()
+        for experiment in (suite.experiments if suite else ())
+        for seed in {row["seed"] for row in rows.values()}
+    }
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows.values():
-        groups.setdefault(_place(row, suite_of), []).append(row)
-    kept: list[Row] = []
+        groups.setdefault(_names(row), []).append(row)
+    kept: list[list[Row]] = []
     changed = 0
-    for place in sorted(groups):
-        current = [row for row in groups[place] if _is_current(row, suite_of)]
-        newest = max(groups[place], key=lambda row: row["started"])
-        changed += not current and suite_of[newest["suite"]] is not None
-        same = current or [r for r in groups[place] if _settings(r) == _settings(newest)]
-        kept += sorted(same, key=lambda row: row["seed"])
-    return Results(tuple(kept), tuple(failures.values()), len(rows) - len(kept), changed)
+    for group in groups.values():
+        candidates = [row for row in group if row["key"] in current] or group
+        newest = max(candidates, key=lambda row: row["started"])
+        suite = suite_of[newest["suite"]]
+        named = suite is not None and _names(newest) in {(e.task, e.agent) for e in suite.experiments}
+        changed += named and newest["key"] not in current  # what a suite does not name is somebody's own
+        same = [row for row in candidates if settings(row) == settings(newest)]
+        kept.append(sorted(same, key=lambda row: row["seed"]))
+    ordered = [row for group in sorted(kept, key=lambda group: _place(group[0], suite_of)) for row in group]
+    return Results(tuple(ordered), tuple(failures.values()), len(rows) - len(ordered), changed)
 
 
 def _suites(rows: Iterable[Row]) -> dict[str, suites.Suite | None]:
@@ -148,28 +250,34 @@ def _suites(rows: Iterable[Row]) -> dict[str, suites.Suite | None]:
     }
 
 
+def _names(row: Row) -> tuple[str, str]:
+    """Return (task, agent)."""
+    return row["experiment"]["task"], row["experiment"]["agent"]
+
+
 def _place(row: Row, suite_of: Mapping[str, suites.Suite | None]) -> tuple[int, int, str, str]:
     """Return where a row's experiment stands among all."""
-    names = row["experiment"]["task"], row["experiment"]["agent"]
+    names = _names(row)
     suite = suite_of[row["suite"]]
     order = [(e.task, e.agent) for e in suite.experiments] if suite else []
     return (list(suite_of).index(row["suite"]), order.index(names) if names in order else len(order), *names)
 
 
-def _is_current(row: Row, suite_of: Mapping[str, suites.Suite | None]) -> bool:
-    suite = suite_of[row["suite"]]
-    return suite is not None and any(e.key(row["seed"]) == row["key"] for e in suite.experiments)
-
-
-def _settings(row: Row) -> dict[str, Any]:
+def settings(row: Row) -> dict[str, Any]:
+    """Return the configuration of a row's experiment, without what does not change its result."""
     return {name: value for name, value in row["experiment"].items() if name != "tags"}
 
 
 def estimate(statistic: stats.Statistic, *matrices: NDArray[np.float64]) -> Estimate:
     """Return a statistic of (runs, tasks) matrices with its interval; the same matrices give the same interval."""
-    address = zlib.crc32(b"".join(np.ascontiguousarray(matrix).tobytes() for matrix in matrices))
-    low, high = stats.bootstrap_interval(statistic, *matrices, rng=np.random.default_rng([0, address]))
+    low, high = stats.bootstrap_interval(statistic, *matrices, rng=_addressed(*matrices))
     return Estimate(float(statistic(*matrices)), low, high, runs=max(len(matrix) for matrix in matrices))
+
+
+def _addressed(*matrices: NDArray[np.float64]) -> np.random.Generator:
+    """Return the generator that belongs to some matrices."""
+    address = zlib.crc32(b"".join(np.ascontiguousarray(matrix).tobytes() for matrix in matrices))
+    return np.random.default_rng([0, address])
 
 
 def curve(rows: Sequence[Row], column: int) -> Curve | None:
@@ -179,14 +287,27 @@ def curve(rows: Sequence[Row], column: int) -> Curve | None:
         rows: of one agent on one task.
         column: of the points in a row's curve: 2 for mean returns, 3 for normalised scores.
     """
-    curves = [np.array([[p[0], p[column]] for p in row["curve"]], float) for row in rows if row["curve"]]
-    if not curves:
+    learnt = [row for row in rows if row.get("curve")]
+    if not learnt:
         return None
-    start, stop = max(c[0, 0] for c in curves), min(c[-1, 0] for c in curves)
-    grid = np.linspace(start, stop, _GRID_POINTS)
+    curves = [np.array([[p[0], p[column]] for p in row["curve"]], float) for row in learnt]
+    longest = max(c[-1, 0] for c in curves)
+    ends = [max(c[-1, 0], min(_held_until(row), longest)) for c, row in zip(curves, learnt, strict=True)]
+    grid = np.linspace(max(c[0, 0] for c in curves), min(ends), _GRID_POINTS)
     values = np.stack([np.interp(grid, c[:, 0], c[:, 1]) for c in curves])  # (runs, points)
-    bands = [estimate(stats.mean, values[:, [point]]) for point in range(len(grid))]
-    return Curve(grid, values.mean(axis=0), np.array([b.low for b in bands]), np.array([b.high for b in bands]))
+    return _with_band(grid, lambda m: m.mean(axis=-2), values)
+
+
+def _held_until(row: Row) -> int:
+    """Return until which step the last training score stands: the budget's end for a run that stops at a target."""
+    experiment = row["experiment"]
+    return experiment["steps"] if experiment.get("target") is not None else 0
+
+
+def _with_band(x: NDArray[np.float64], statistic: stats.Statistic, matrix: NDArray[np.float64]) -> Curve:
+    """Return a statistic of one matrix that has a value for each x, with its band."""
+    low, high = stats.bootstrap_band(statistic, matrix, rng=_addressed(matrix))
+    return Curve(x, statistic(matrix), low, high)
 
 
 def steps_to(rows: Sequence[Row], level: float) -> list[tuple[int, float]]:
@@ -197,6 +318,14 @@ def steps_to(rows: Sequence[Row], level: float) -> list[tuple[int, float]]:
         if first is not None:
             reached.append((first[0], first[1]))
     return reached
+
+
+def _efficiency(rows: Sequence[Row], level: float) -> Efficiency:
+    reached = np.array(steps_to(rows, level), float).reshape(-1, 2)
+    if not len(reached):
+        return Efficiency(level, 0, len(rows), None, None)
+    steps = estimate(stats.mean, reached[:, [0]])
+    return Efficiency(level, len(reached), len(rows), steps, float(reached[:, 1].mean()))
 
 
 def _unique(items: Any) -> list[str]:

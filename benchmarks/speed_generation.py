@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 
 from .speed_jobs import Job, blank_env, wait
 from .speed_ppo import make_model, rollout
@@ -56,7 +56,8 @@ def rollout_row(job: Job, rollouts: int, repeats: int, device: str) -> Row:
     from agents import PPO
 
     model = make_model(job, PPO, device)
-    language_model = model.policy.backbone.model
+    language_model = AutoModelForCausalLM.from_config(job.config()).eval().to(device)  # as transformers made it
+    language_model.load_state_dict(model.policy.backbone.model.state_dict())
     rng = np.random.default_rng(0)
 
     def ours() -> int:
@@ -147,8 +148,6 @@ def trl_row(job: Job, repeats: int, device: str) -> Row:
     Both sample the same number of completions of the same length from groups of prompts, and make as many optimiser
     steps on as many tokens, without a reference model, in float32, without gradient checkpointing.
     """
-    from transformers import AutoModelForCausalLM
-
     ours = make_grpo(job, device)
 
     def iterate() -> None:

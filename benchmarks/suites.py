@@ -1,4 +1,8 @@
-"""What is measured: experiments and suites, as data. How it is measured lives in `trial.py` and `runner.py`."""
+"""What is measured: what an experiment and a suite are, and the names of all suites.
+
+The suites themselves live in `suite_*.py`, `real.py` and `frontier.py`; how they are measured in `trial.py` and
+`runner.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 
 from .errors import UserError
 
+_ADDED = ("target", "seconds")  # fields of `Experiment` that the first rows did not have
 SCHEMA = 1  # part of every key: raise it when the same configuration no longer means the same measurement
 
 
@@ -33,6 +38,10 @@ class Experiment:
         trial: "module:function" that makes the row, called as function(experiment, seed, report). The one in
             `trial.py` trains and evaluates; another may add fields of its own to the row.
         tags: for `--only`.
+        target: training stops at the first point of the learning curve whose normalised training score is at least
+            this, and the row says at which step. None: never.
+        seconds: training stops after this many seconds, if `steps`, which is what schedules count on, take
+            longer. None: never. Such a budget depends on the machine: rows differ from run to run.
     """
 
     task: str
@@ -46,6 +55,8 @@ class Experiment:
     eval_episodes: int = 512
     trial: str = "benchmarks.trial:train_and_evaluate"
     tags: tuple[str, ...] = ()
+    target: float | None = None
+    seconds: float | None = None
 
     @property
     def name(self) -> str:
@@ -53,8 +64,12 @@ class Experiment:
         return f"{self.task} / {self.agent}"
 
     def configuration(self) -> dict[str, Any]:
-        """Return everything that a row records of the experiment, JSON-able."""
-        return json.loads(json.dumps(asdict(self), default=dict))
+        """Return everything that a row records of the experiment, JSON-able.
+
+        What was added to `Experiment` later is left out where it is not used: older rows keep their keys.
+        """
+        exact = {name: value for name, value in asdict(self).items() if name not in _ADDED or value is not None}
+        return json.loads(json.dumps(exact, default=dict))
 
     def key(self, seed: int) -> str:
         """Return the hash of the exact configuration and the seed, by which a finished row is known."""
@@ -103,106 +118,56 @@ def resolve(path: str) -> Any:
         raise ValueError(f"{path!r} does not name a function as 'module:function': {error}") from error
 
 
-RANDOM = "benchmarks.baselines:random_agent"
-STOCK_PPO = "benchmarks.baselines:stock_ppo"
-OUR_PPO = "benchmarks.baselines:our_ppo"
-OUR_DQN = "benchmarks.baselines:our_dqn"
-
-_AGENTS: dict[str, dict[str, Any]] = {
-    "random": {"factory": RANDOM},
-    "SB3 PPO, raw ids": {"factory": STOCK_PPO, "agent_kwargs": {"one_hot": False}},
-    "SB3 PPO, one-hot": {"factory": STOCK_PPO, "agent_kwargs": {"one_hot": True}},
-    "PPO": {"factory": OUR_PPO},
-    "DQN": {"factory": OUR_DQN},
+_BASELINES = "benchmarks.baselines"
+AGENTS: Mapping[str, Mapping[str, Any]] = {  # name in tables -> the fields of `Experiment` that make it
+    "random": {"factory": f"{_BASELINES}:random_agent"},
+    "behaviour cloning": {
+        "factory": f"{_BASELINES}:our_cloning",
+        "trial": "benchmarks.trial:clone_and_evaluate",
+    },
+    "PPO": {"factory": f"{_BASELINES}:our_ppo"},
+    "DQN": {"factory": f"{_BASELINES}:our_dqn"},
+    "GRPO": {"factory": f"{_BASELINES}:our_grpo"},
+    "SB3 PPO, raw ids": {"factory": f"{_BASELINES}:stock_ppo", "agent_kwargs": {"one_hot": False}},
+    "SB3 PPO, one-hot": {"factory": f"{_BASELINES}:stock_ppo", "agent_kwargs": {"one_hot": True}},
+    "SB3 DQN, one-hot": {"factory": f"{_BASELINES}:stock_dqn"},
+    "MaskablePPO, one-hot": {"factory": f"{_BASELINES}:maskable_ppo"},
 }
 
 
-def _quick(task: str, env_id: str, env_kwargs: dict[str, Any], steps: int) -> list[Experiment]:
-    """Return every agent on one task, with equal steps."""
-    return [
-        Experiment(
-            task=task,
-            agent=agent,
-            env_id=env_id,
-            env_kwargs=env_kwargs,
-            steps=0 if agent == "random" else steps,
-            tags=("baseline",) if agent in ("random", "SB3 PPO, raw ids", "SB3 PPO, one-hot") else (),
-            **how,
-        )
-        for agent, how in _AGENTS.items()
-    ]
+def experiment(
+    agent: str, task: str, env_id: str, steps: int, *, name: str | None = None, **fields: Any
+) -> Experiment:
+    """Return the experiment of an agent of `AGENTS`; uniform random actions need no steps of training.
 
-
-def _quick_suite() -> Suite:
-    small = {"vocab_size": 8, "length": 5, "dense": True}
-    return Suite(
-        name="quick",
-        description="Random, stock SB3 PPO and our PPO and DQN on three small diagnostics, minutes on 2 cores.",
-        experiments=(
-            *_quick("Copy", "text_envs/Copy-v0", small, 60_000),
-            *_quick("Reverse", "text_envs/Reverse-v0", small, 60_000),
-            *_quick("Password", "text_envs/Password-v0", {"vocab_size": 3, "length": 4}, 25_000),
-        ),
+    Args:
+        agent: which of them.
+        task: the task's name in tables.
+        env_id: a registered Gymnasium id.
+        steps: environment steps of training.
+        name: the agent's name in tables, where it is not that of `AGENTS`.
+        fields: other fields of `Experiment`.
+    """
+    return Experiment(
+        task=task,
+        agent=name or agent,
+        env_id=env_id,
+        steps=0 if agent == "random" else steps,
+        **{**AGENTS[agent], **fields},
     )
 
 
-def _learning_suite() -> Suite:
-    def rows(task: str, ppo: int, dqn: int) -> list[Experiment]:
-        return [
-            Experiment(
-                task=task,
-                agent=agent,
-                env_id=f"text_envs/{task}-v0",
-                factory=factory,
-                env_kwargs={"dense": True},
-                steps=steps,
-                tags=(agent,),
-            )
-            for agent, factory, steps in (("random", RANDOM, 0), ("PPO", OUR_PPO, ppo), ("DQN", OUR_DQN, dqn))
-        ]
-
-    short = ("Bandit", "Copy", "Reverse", "Sort", "Brackets", "Pattern", "Lipogram", "GuessNumber")
-    long = ("Arithmetic", "Recall", "Delay")
-    return Suite(
-        name="learning",
-        description="Our PPO and DQN, one setting for all tasks, at their default sizes, rewarded at every token.",
-        experiments=(
-            *(row for task in short for row in rows(task, 300_000, 150_000)),
-            *(row for task in long for row in rows(task, 1_000_000, 500_000)),
-            *rows("Password", 300_000, 150_000),
-        ),
-    )
-
-
-def _sparse_suite() -> Suite:
-    def rows(task: str) -> list[Experiment]:
-        def row(agent: str, factory: str, steps: int, **agent_kwargs: Any) -> Experiment:
-            return Experiment(
-                task=f"{task}, sparse",
-                agent=agent,
-                env_id=f"text_envs/{task}-v0",
-                factory=factory,
-                env_kwargs={"vocab_size": 16, "length": 8, "dense": False},
-                agent_kwargs=agent_kwargs,
-                steps=steps,
-            )
-
-        return [
-            row("PPO", OUR_PPO, 600_000),
-            row("DQN, one-step", OUR_DQN, 150_000),
-            row("DQN, whole episode", OUR_DQN, 150_000, n_steps=8),
-        ]
-
-    return Suite(
-        name="sparse",
-        description="Our PPO, and DQN with one-step and whole-episode returns, where only the end is rewarded.",
-        experiments=(*rows("Copy"), *rows("Reverse")),
-    )
-
-
-_SUITES = {"quick": _quick_suite, "learning": _learning_suite, "sparse": _sparse_suite}
-_ELSEWHERE = {"real": "benchmarks.real:suite"}  # suites that live in a module of their own
-NAMES = (*_SUITES, *_ELSEWHERE)
+_SUITES = {  # name -> what makes it; imported when asked for
+    "quick": "benchmarks.suite_quick:quick",
+    "core": "benchmarks.suite_core:core",
+    "sweeps": "benchmarks.suite_sweeps:sweeps",
+    "granularity": "benchmarks.suite_granularity:granularity",
+    "frontier": "benchmarks.frontier:suite",
+    "real": "benchmarks.real:suite",
+    "learning": "benchmarks.suite_core:learning",
+    "sparse": "benchmarks.suite_quick:sparse",
+}
+NAMES = tuple(_SUITES)
 
 
 def get(name: str) -> Suite:
@@ -211,6 +176,6 @@ def get(name: str) -> Suite:
     Raises:
         UserError: if there is none.
     """
-    if name not in NAMES:
+    if name not in _SUITES:
         raise UserError(f"no suite is called {name!r}; choose one of {', '.join(NAMES)}")
-    return _SUITES[name]() if name in _SUITES else resolve(_ELSEWHERE[name])()
+    return resolve(_SUITES[name])()

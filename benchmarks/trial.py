@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from text_envs import TokenVectorEnv
 
 from .evaluation import Evaluation, evaluate, make_env, normalize
+from .own import as_agent
 from .suites import Experiment, resolve
 
 Report = Callable[[float], None]  # called with the finished fraction of the trial
@@ -21,8 +23,9 @@ Report = Callable[[float], None]  # called with the finished fraction of the tri
 CURVE_POINTS = 40
 SAMPLES = 9
 EVAL_ENVS = 256
+PLAYED = 128  # episodes at a point of a `PlayedCurve`
 _TRAINING_SHARE = 0.95  # of the progress bar; the rest is the evaluation
-_TRAIN, _EVALUATE = 0, 1
+_TRAIN, _EVALUATE, _PLAY = 0, 1, 2
 
 
 def derived_seed(seed: int, stream: int) -> int:
@@ -31,18 +34,37 @@ def derived_seed(seed: int, stream: int) -> int:
 
 
 class LearningCurve(BaseCallback):
-    """Records the mean clean return of the episodes that finished in each interval of training.
+    """Records the mean clean return of the episodes that finished in each interval of training, and may stop it.
 
     Args:
         interval: environment steps between points.
         total: environment steps of the training, for progress.
         report: told the finished fraction.
+        normalize: turns a mean return into a score, None where there is none.
+        target: training stops at the first point whose score is at least this. None: never.
+        seconds: training stops after that many. None: never.
+
+    Attributes:
+        points: (environment steps, seconds of training, mean return, score) each.
+        reached: environment steps at which the target was reached, None before.
+        paused: seconds that were not training.
     """
 
-    def __init__(self, interval: int, total: int, report: Report) -> None:
+    def __init__(
+        self,
+        interval: int,
+        total: int,
+        report: Report,
+        normalize: Callable[[float], float | None] = lambda value: None,
+        target: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
         super().__init__()
-        self.points: list[tuple[int, float, float]] = []
+        self.points: list[tuple[int, float, float, float | None]] = []
+        self.reached: int | None = None
+        self.paused = 0.0
         self._interval, self._total, self._report = interval, total, report
+        self._normalize, self._target, self._seconds = normalize, target, seconds
         self._next = interval
         self._returns: list[float] = []
         self._started = time.perf_counter()
@@ -51,32 +73,89 @@ class LearningCurve(BaseCallback):
         self._started = time.perf_counter()
 
     def _on_step(self) -> bool:
-        if self.locals["dones"].any():
-            for info in self.locals["infos"]:
-                if "episode" in info:
-                    self._returns.append(float(info.get("reward_clean", info["episode"]["r"])))
+        self._collect()
         if self.num_timesteps >= self._next:
             self._next = self.num_timesteps - self.num_timesteps % self._interval + self._interval
             self._add_point()
             self._report(min(1.0, self.num_timesteps / self._total))
-        return True
+        in_time = self._seconds is None or self._trained() < self._seconds
+        return in_time and self.reached is None
 
     def _on_training_end(self) -> None:
         self._add_point()
 
+    def _collect(self) -> None:
+        """Note the returns of the episodes that ended in this step."""
+        if self.locals["dones"].any():
+            for info in self.locals["infos"]:
+                if "episode" in info:
+                    self._returns.append(float(info.get("reward_clean", info["episode"]["r"])))
+
+    def _trained(self) -> float:
+        """Return the seconds of training so far."""
+        return time.perf_counter() - self._started - self.paused
+
     def _add_point(self) -> None:
-        if self._returns:
-            seconds = time.perf_counter() - self._started
-            self.points.append((self.num_timesteps, seconds, float(np.mean(self._returns))))
-            self._returns = []
+        if not self._returns:
+            return
+        value = float(np.mean(self._returns))
+        score = self._normalize(value)
+        self.points.append((self.num_timesteps, self._trained(), value, score))
+        self._returns = []
+        if self.reached is None and self._target is not None and score is not None and score >= self._target:
+            self.reached = self.num_timesteps
+
+
+class PlayedCurve(LearningCurve):
+    """The curve of an agent that learns from the episodes of others: at each point it plays some of its own.
+
+    They are the same prompts at every point; what they take counts neither as steps nor as seconds.
+
+    Args:
+        env: where it plays.
+        seed: of these episodes.
+        arguments: those of `LearningCurve`.
+    """
+
+    def __init__(self, env: TokenVectorEnv, seed: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._env, self._seed = env, seed
+
+    def _collect(self) -> None:
+        """Note nothing: what ended was demonstrated."""
+
+    def _add_point(self) -> None:
+        if self.points and self.points[-1][0] == self.num_timesteps:  # training has ended, with an update since
+            self.points.pop()
+        began = time.perf_counter()
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed)
+            self._returns = evaluate(
+                self.model, self._env, PLAYED, self._seed, deterministic=False
+            ).returns.tolist()
+        self.paused += time.perf_counter() - began
+        super()._add_point()
 
 
 def train_and_evaluate(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
     """Return the measured fields of a row."""
+    return _measure(experiment, seed, report, LearningCurve)
+
+
+def clone_and_evaluate(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
+    """Return the measured fields of the row of an agent that imitates; its curve is that of its own episodes."""
+    env = make_env(experiment.env_id, PLAYED, experiment.env_kwargs)
+    return _measure(experiment, seed, report, partial(PlayedCurve, env, derived_seed(seed, _PLAY)))
+
+
+def _measure(
+    experiment: Experiment, seed: int, report: Report, curve_class: Callable[..., LearningCurve]
+) -> dict[str, Any]:
     env = make_env(experiment.env_id, experiment.num_envs, experiment.env_kwargs)
-    agent = resolve(experiment.factory)(env, derived_seed(seed, _TRAIN), **experiment.agent_kwargs)
-    share = _TRAINING_SHARE if experiment.steps else 0.0
-    trained = _train(agent, env, experiment, lambda done: report(share * done))
+    made = resolve(experiment.factory)(env, derived_seed(seed, _TRAIN), **experiment.agent_kwargs)
+    agent = as_agent(made, experiment.factory)
+    share = _TRAINING_SHARE if experiment.steps and hasattr(agent, "learn") else 0.0
+    trained = _train(agent, env, experiment, lambda done: report(share * done), curve_class)
     env.close()
     return {
         **trained,
@@ -84,22 +163,28 @@ def train_and_evaluate(experiment: Experiment, seed: int, report: Report) -> dic
     }
 
 
-def _train(agent: Any, env: TokenVectorEnv, experiment: Experiment, report: Report) -> dict[str, Any]:
-    if not experiment.steps:
+def _train(
+    agent: Any,
+    env: TokenVectorEnv,
+    experiment: Experiment,
+    report: Report,
+    curve_class: Callable[..., LearningCurve],
+) -> dict[str, Any]:
+    if not experiment.steps or not hasattr(agent, "learn"):
         return {"steps": 0, "train_seconds": 0.0, "steps_per_second": None, "curve": []}
-    curve = LearningCurve(max(1, experiment.steps // CURVE_POINTS), experiment.steps, report)
+    interval = max(1, experiment.steps // CURVE_POINTS)
+    stops = experiment.target, experiment.seconds
+    curve = curve_class(interval, experiment.steps, report, partial(normalize, env), *stops)
     started = time.perf_counter()
     agent.learn(experiment.steps, callback=curve)
-    seconds = time.perf_counter() - started
-    steps = int(agent.num_timesteps)
+    seconds = time.perf_counter() - started - curve.paused
+    steps = int(getattr(agent, "num_timesteps", experiment.steps))  # not every agent counts
     return {
         "steps": steps,
         "train_seconds": round(seconds, 3),
         "steps_per_second": round(steps / seconds, 1),
-        "curve": [
-            [steps_then, round(seconds_then, 3), value, normalize(env, value)]
-            for steps_then, seconds_then, value in curve.points
-        ],
+        "curve": [[steps_then, round(then, 3), value, score] for steps_then, then, value, score in curve.points],
+        **({} if experiment.target is None else {"reached": curve.reached}),
     }
 
 

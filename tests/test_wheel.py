@@ -100,7 +100,7 @@ def test_pyproject_leaves_the_metadata_to_setup_cfg():
 def test_all_holds_every_extra_for_users():
     extras = dict(metadata()["options.extras_require"])
     named = extras["all"].strip().partition("[")[2].rstrip("]").split(",")
-    assert set(named) == set(extras) - {"all", "test", "dev", "trl"}
+    assert set(named) == set(extras) - {"all", "test", "dev", "ray", "trl"}
 
 
 def test_every_direct_dependency_has_a_tested_version():

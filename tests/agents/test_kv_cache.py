@@ -110,6 +110,25 @@ def test_forgetting_recomputes_after_the_weights_change() -> None:
         assert torch.equal(follower.last_hidden(ids, length), fresh)
 
 
+def test_a_step_that_fails_half_way_leaves_no_stale_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = build(CONFIGS["gpt2"])
+    follower = ContextFollower(backbone, 2)
+    ids, other = np.random.default_rng(0).integers(V, size=(2, 2, L))
+    advance = follower.decoder.advance
+
+    def fail(*args: np.ndarray) -> torch.Tensor:
+        advance(*args)
+        raise MemoryError
+
+    with torch.no_grad():
+        before = follower.last_hidden(ids, np.array([9, 4]))
+        monkeypatch.setattr(follower.decoder, "advance", fail)
+        with pytest.raises(MemoryError):
+            follower.last_hidden(other, np.array([8, 5]))
+        monkeypatch.undo()
+        torch.testing.assert_close(follower.last_hidden(ids, np.array([9, 4])), before, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_packed_contexts_equal_each_context_alone(name: str) -> None:
     """Both with our FreshCache and padding, against transformers called plainly on one unpadded context."""

@@ -54,6 +54,13 @@ def test_log_prob_and_entropy_are_the_categorical_distributions(gradient: bool) 
     assert entropy.requires_grad is gradient
 
 
+def test_an_entropy_that_is_not_asked_for_is_not_computed() -> None:
+    logits, actions = torch.randn(30, 9, requires_grad=True), torch.randint(9, (30,))
+    log_prob, entropy = log_prob_and_entropy(logits, actions, entropy_gradient=None)
+    assert torch.equal(log_prob, log_prob_and_entropy(logits, actions)[0])
+    assert entropy.isnan().all() and not entropy.requires_grad
+
+
 def test_q_targets_single_and_double() -> None:
     rewards, discounts = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.0])
     target = torch.tensor([[3.0, 7.0], [5.0, 4.0]])

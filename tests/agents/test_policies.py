@@ -188,6 +188,8 @@ def test_large_vocabularies_are_scored_in_chunks(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr("agents.policies._CHUNK_ELEMENTS", limit)
         log_prob, entropy = token_log_probs(backbone, hidden, actions)
         (gradient,) = torch.autograd.grad((log_prob * 2 + entropy).sum(), hidden)
+        alone, none = token_log_probs(backbone, hidden, actions, entropy_gradient=None)
+        assert torch.equal(alone, log_prob) and none.isnan().all()
         results.append((log_prob, entropy, gradient))
     for whole, chunked in zip(*results, strict=True):
         torch.testing.assert_close(whole, chunked)

@@ -1,5 +1,7 @@
+import resource
 import signal
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,6 +30,26 @@ def dies(experiment, seed, report):
     if seed == 1:
         os.kill(os.getpid(), 9)
     return {"value": seed * 10}
+
+def dies_once(experiment, seed, report):
+    mark = Path(os.environ["MARKS"], f"{seed}")
+    if seed == 1 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    return {"value": seed * 10}
+
+def killable(experiment, seed, report):
+    mark = Path(os.environ["MARKS"], f"{seed}")
+    report(0.5)
+    if seed == 1 and not mark.exists():
+        mark.write_text(str(os.getpid()))
+        time.sleep(60)
+    return {"value": seed * 10, "process": os.getpid()}
+
+def threads(experiment, seed, report):
+    import torch
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {"torch": torch.get_num_threads(), "variables": {name: os.environ[name] for name in names}}
 
 def nan(experiment, seed, report):
     return {"value": float("nan")}
@@ -66,6 +88,50 @@ def make_suite():
     return make
 
 
+@pytest.fixture
+def small_files():
+    """A context in which no file of this process can grow beyond some bytes: a full disk, as a write sees it."""
+
+    @contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
+
+
+class Recorder:
+    def __init__(self):
+        self.events = []
+
+    def begin(self, trials, done, place):
+        self.events.append(("begin", len(trials), len(done)))
+
+    def started(self, trial):
+        self.events.append(("started", trial.name))
+
+    def advanced(self, trial, fraction):
+        self.events.append(("advanced", fraction))
+
+    def finished(self, trial, row):
+        self.events.append(("finished", trial.name))
+
+    def died(self, trial, reason):
+        self.events.append(("died", trial.name, reason))
+
+    def failed(self, trial, error):
+        self.events.append(("failed", trial.name, error))
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
 def synthetic_row(experiment, seed, score, suite="quick", curve=()):
     """A row as `trial.py` makes it, with chosen scores."""
     summary = {"episodes": 512, "mean": 0.1 + 0.9 * score, "standard_error": 0.01, "normalized": score}
@@ -87,6 +153,12 @@ def synthetic_row(experiment, seed, score, suite="quick", curve=()):
         "revision": "0123456789ab",
         "hardware": {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "gpu": None, "system": "Linux"},
     }
+
+
+@pytest.fixture
+def make_row():
+    """Make rows of any suite up."""
+    return synthetic_row
 
 
 @pytest.fixture

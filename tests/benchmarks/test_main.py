@@ -28,7 +28,12 @@ def test_list_shows_the_experiments_of_a_suite(capsys):
     [
         (["run", "quikc"], "no suite is called 'quikc'; choose one of quick"),
         (["run", "quick", "--only", "absent"], "matches no experiment"),
-        (["run", "quick", "--jobs", "0"], "--jobs 0; give at least 1"),
+        (
+            ["run", "quick", "--agent", "absent_module:make"],
+            "--agent absent_module:make: no module 'absent_module'",
+        ),
+        (["run", "quick", "--env", "Absent-v0"], "--env Absent-v0: "),
+        (["run", "quick", "--ray", "127.0.0.1:1"], "--ray 127.0.0.1:1: no cluster can be joined there"),
         (["run", "quick", "--seeds", "-1"], "--seeds -1; give at least 1"),
         (["list", "nothing"], "no suite is called 'nothing'"),
         (["report", "no/such/folder"], "holds no rows; run a suite first"),
@@ -38,6 +43,14 @@ def test_mistakes_are_told_in_a_line(arguments, message, capsys):
     assert command.bench(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("option", ["--jobs", "--threads", "--steps"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_counts_are_at_least_one(option, value, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.bench(["run", "quick", option, value])
+    assert f"argument {option}: {value}; give at least 1" in capsys.readouterr().err
 
 
 def test_a_broken_row_is_told_with_file_and_line(tmp_path, quick_rows, capsys):
@@ -92,12 +105,66 @@ def test_report_writes_the_page_and_renews_the_readme(tmp_path, quick_rows, caps
     assert "report.html" in out and "0.98" in out
 
 
-def test_a_run_with_a_failure_ends_with_status_1(trial_module, make_suite, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def some_suite(trial_module, make_suite, monkeypatch):
+    """A function that makes "some" a suite of one kind of trial."""
     from benchmarks import suites
 
-    monkeypatch.setattr(suites, "_SUITES", {"some": lambda: make_suite("raises")})
-    monkeypatch.setattr(suites, "NAMES", ("some",))
+    def make(trial):
+        suite = make_suite(trial)
+        monkeypatch.setattr(suites, "get", lambda name: suite)
+
+    return make
+
+
+def test_a_run_with_a_failure_ends_with_status_1(some_suite, tmp_path, capsys):
+    some_suite("raises")
     status = command.bench(["run", "some", "--out", str(tmp_path), "--jobs", "1"])
     out = capsys.readouterr().out
     assert status == 1
     assert "seed one does not work" in out and "1 trials failed" in out
+
+
+def test_what_is_left_out_is_told_once(some_suite, tmp_path, capsys):
+    some_suite("quick")
+    run = ["run", "some", "--out", str(tmp_path), "--jobs", "1"]
+    assert command.bench([*run, "--seeds", "1"]) == 0
+    with (tmp_path / ROWS).open("a") as rows:
+        rows.write('{"schema": 99, "key": "later"}\n{"key": "torn')
+    capsys.readouterr()
+    assert command.bench([*run, "--seeds", "2"]) == 0
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert first.startswith("text-envs: note: ") and "it is kept in rows.torn" in first
+    assert second.startswith("text-envs: note: ") and "rows of another version are left out (schema 99;" in second
+    assert "1 trials to run (1 have their row already)" in out
+    assert (tmp_path / "rows.torn").read_text() == '{"key": "torn\n'
+
+
+def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(some_suite, small_files, tmp_path, capsys):
+    some_suite("quick")
+    run = ["run", "some", "--out", str(tmp_path), "--jobs", "1"]
+    assert command.bench([*run, "--seeds", "1"]) == 0
+    before = (tmp_path / ROWS).read_bytes()
+    with small_files(len(before) + 100):
+        assert command.bench([*run, "--seeds", "3"]) == 2
+    assert "make room and give the same command again" in capsys.readouterr().err
+    assert (tmp_path / ROWS).read_bytes() == before
+    assert command.bench([*run, "--seeds", "3"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / ROWS).read_text().splitlines()]
+    assert [row["value"] for row in rows] == [0, 10, 20]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((None, None, None), "4 at a time, threads of each: 1"),
+        ((None, 2, None), "2 at a time, threads of each: 2"),
+        ((None, None, 4), "1 at a time, threads of each: 4"),
+        ((None, 8, None), "8 at a time, threads of each: 1"),
+        (("local", None, 2), "Ray at local, 2 at a time, threads of each: 2"),
+        (("auto", 3, None), "Ray at auto, 3 at a time, threads of each: 1"),
+    ],
+)
+def test_the_cores_are_shared_out(words, said):
+    assert command._pool(*words, cores=4).describe() == said

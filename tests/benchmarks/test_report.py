@@ -1,16 +1,20 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from benchmarks import report, scores
+from benchmarks import report, scores, suites
+from benchmarks.document import Cell
 from benchmarks.errors import UserError
 from benchmarks.rows import open_for_append
 from benchmarks.runner import ERRORS, ROWS
 
-SECTIONS = ("Summary", "Tasks", "Learning curves", "Samples", "What was run", "Run it again")
+SECTIONS = (
+    "Summary", "Learning curves", "Sample efficiency", "Task by task", "Cost", "What was run", "Run it again"
+)  # fmt: skip
 
 
 def store(folder, rows, errors=()):
@@ -62,12 +66,13 @@ def test_the_report_has_its_parts(folder):
         "report.md",
         "scores.csv",
         "summary.svg",
+        "profiles.svg",
         "curve-copy.svg",
     }
     page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     for title in SECTIONS:
         assert f">{title}</h2>" in page and f"## {title}" in markdown
-    for text in ("Only 3 seeds", "stratified bootstrap", "steps to 0.95", "text-envs bench run quick --seeds 3"):
+    for text in ("Only 3 seeds", "stratified bootstrap", "steps to 90%", "text-envs bench run quick --seeds 3"):
         assert text in page and text in markdown
     for path in re.findall(r"\]\((figures/[^)]+)\)", markdown):
         assert (folder / path).exists()
@@ -80,7 +85,7 @@ def test_the_page_stands_alone(folder):
     assert all(reference.startswith("#") for reference in page.references)
     assert {reference[1:] for reference in page.references} <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)
-    assert "script" not in page.tags and page.tags.count("svg") == 4
+    assert "script" not in page.tags and page.tags.count("svg") == 5
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", (folder / "report.html").read_text())
 
 
@@ -115,6 +120,7 @@ def test_the_csv_holds_every_row(folder, quick_rows):
     report.write(folder)
     lines = list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text())))
     assert len(lines) == len(quick_rows)
+    assert lines[0]["command"].startswith("text-envs bench run quick --only 'Copy / random' --seeds 1 --out runs/")
     by_key = {row["key"]: row for row in quick_rows}
     for line in lines:
         row = by_key[line["key"]]
@@ -170,6 +176,95 @@ def test_tasks_without_an_optimum_are_shown_but_not_aggregated(tmp_path, quick_r
     document = report.make(results, folder)
     assert "not normalised: Password" in document.sections[0].tables[0].caption
     assert "mean clean return" in document.html()
+
+
+def table_of(document, section, number=0):
+    return next(part for part in document.sections if part.title == section).tables[number]
+
+
+def test_aggregates_name_their_best_and_mark_what_is_partial(tmp_path, quick_rows):
+    rows = [r for r in quick_rows if (r["experiment"]["task"], r["experiment"]["agent"]) != ("Copy", "DQN")]
+    store(tmp_path, rows)
+    document = report.make(scores.load(tmp_path), tmp_path)
+    table = table_of(document, "Summary", 1)
+    assert table.header == ("agent", "IQM", "median", "mean", "optimality gap")
+    names = [row[0].text for row in table.rows]
+    assert names[-2:] == ["PPO", "DQN"]
+    assert [row[4].best for row in table.rows] == [False, False, False, True, False]  # the gap: lower is better
+    assert table.rows[4][1].text.endswith(", 2 of 3") and not any(cell.best for cell in table.rows[4])
+    assert "2 of 3" in table_of(document, "Summary").rows[4][1].text and "k of n" in table.caption
+    assert float(table.rows[3][4].text.split()[0]) == pytest.approx(0.02)
+    assert any(warning.startswith("DQN was not run on Copy:") for warning in document.warnings)
+    beats = table_of(document, "Summary", 2)
+    assert beats.rows[3][1].text == "1.00 [1.00, 1.00]" and beats.rows[3][4].text == ""
+
+
+def test_many_tasks_are_rows_and_few_are_columns(tmp_path, make_row):
+    def document(tasks):
+        folder = tmp_path / str(tasks)
+        agents = {"PPO": 0.9, "DQN": 0.2}
+        experiments = [
+            suites.Experiment(f"Task {i}", agent, "some/Env-v0", "some:make")
+            for i in range(tasks)
+            for agent in agents
+        ]
+        store(folder, [make_row(e, seed, agents[e.agent], "made up") for e in experiments for seed in range(2)])
+        return report.make(scores.load(folder), folder)
+
+    few, many = (table_of(document(tasks), "Summary") for tasks in (3, 12))
+    assert few.header == ("agent", "all, sampled", "all, greedy", "Task 0", "Task 1", "Task 2")
+    assert few.rows[0][0].agent == few.rows[0][0].text and len(few.rows) == 2
+    assert many.header[0] == "task" and set(many.header[1:]) == {"PPO", "DQN"}
+    assert len(many.rows) == 14 and many.rows[2][0].text == "Task 0"
+    ppo = many.header.index("PPO")
+    assert all(row[ppo].best and row[ppo].agent == "PPO" and row[ppo].level == 0.9 for row in many.rows[2:])
+    assert few.in_readme and many.in_readme
+
+
+def test_a_suites_own_sections_come_first_and_into_the_readme(folder, tmp_path, monkeypatch):
+    (tmp_path / "some_sections.py").write_text(
+        "from benchmarks.document import Section, Table, text_row\n"
+        "def sections(rows):\n"
+        "    table = Table(('what',), (text_row(f'{len(rows)} rows of our own'),), in_readme=True)\n"
+        "    return [Section('Ours', tables=(table,))]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    suite = replace(suites.get("quick"), sections="some_sections:sections")
+    monkeypatch.setattr(suites, "get", lambda name: suite)
+    document = report.make(scores.load(folder), folder)
+    assert [section.title for section in document.sections[:2]] == ["Ours", "Summary"]
+    assert "45 rows of our own" in document.readme() and "SB3" not in document.readme()
+
+
+def test_each_task_has_a_part_with_its_texts(folder):
+    document = report.make(scores.load(folder), folder)
+    parts = next(section for section in document.sections if section.title == "Task by task").folds
+    assert [part.title for part in parts] == ["Copy", "Reverse", "Password"] and all(part.opened for part in parts)
+    assert len(parts[0].samples) == 5 and len(parts[0].samples[0].episodes) == 3
+    ppo = next(row for row in parts[0].tables[0].rows if row[0].text == "PPO")
+    row = dict(zip(parts[0].tables[0].header, ppo, strict=True))
+    assert row["worst seed"].text == "0.97" and row["steps/s"].text == "6,000"
+    assert row["steps to 50%"].text.startswith("36,000")  # the sixth of ten points
+    page = document.html()
+    assert all(f'id="task-by-task--{name}"' in page for name in ("copy", "reverse", "password"))
+
+
+def test_long_parts_stay_out_of_markdown(folder):
+    document = report.make(scores.load(folder), folder)
+    assert "Every row: 45" in document.html() and "Every row" not in document.markdown()
+    assert "### Password" in document.markdown()
+
+
+def test_numbers_have_their_interval_on_a_line_of_its_own():
+    def lines(text):
+        return Cell(text).lines
+
+    assert lines("0.98 [0.97, 0.99]") == ["0.98", "[0.97, 0.99]"]
+    assert lines("12,300 [9,000, 15,000], 3 of 5") == ["12,300", "[9,000, 15,000]", "3 of 5"]
+    assert lines("7,000, 1 of 5") == ["7,000", "1 of 5"]
+    assert lines("-0.02") == ["-0.02"]
+    for text in ("not reached", "", "3 of 5", "f(x=[1, 2])", "0.1 ± 0.2"):
+        assert lines(text) == [text]
 
 
 def test_five_seeds_need_no_warning(tmp_path, quick_rows):

@@ -1,8 +1,14 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks.rows import FAILURE, RESULT, RowError, open_for_append, read_rows
+from benchmarks.rows import FAILURE, RESULT, RowError, RowWarning, open_for_append, read_rows
+from benchmarks.suites import SCHEMA
 
 
 @pytest.fixture
@@ -27,12 +33,20 @@ def test_no_file_no_rows(tmp_path):
 def test_a_torn_last_line_costs_nothing_else(path, torn):
     whole = path.read_bytes()
     path.write_bytes(whole + torn)
-    with pytest.warns(UserWarning, match=r"rows\.jsonl:3: the last line is torn"):
+    with pytest.warns(RowWarning, match=r"rows\.jsonl:3: the last line is torn"):
         assert [row["key"] for row in read_rows(path)] == ["a", "b"]
-    with open_for_append(path) as rows:
+    for _ in range(2):
+        with pytest.warns(RowWarning, match=r"its last line was torn; it is kept in rows\.torn"):
+            with open_for_append(path):
+                pass
+        assert path.read_bytes() == whole
+        path.write_bytes(whole + torn + b" again")
+    with pytest.warns(RowWarning), open_for_append(path) as rows:
         rows.append({"key": "d"})
     assert [row["key"] for row in read_rows(path)] == ["a", "b", "d"]
     assert path.read_bytes().startswith(whole)
+    lines = [torn, torn + b" again", torn + b" again"]  # each was kept
+    assert path.with_suffix(".torn").read_bytes() == b"".join(line + b"\n" for line in lines)
 
 
 def test_a_whole_last_line_without_newline_is_kept(path):
@@ -94,3 +108,58 @@ def test_nan_is_refused_and_nothing_is_written(path):
 def test_each_row_is_one_line_of_json(path):
     for line in path.read_text(encoding="utf-8").splitlines():
         assert "key" in json.loads(line)
+
+
+@pytest.mark.parametrize("schema", [SCHEMA + 1, "later", [3]])
+def test_rows_of_another_schema_are_kept_apart(path, schema):
+    with open_for_append(path) as rows:
+        rows.append({"key": "c", "schema": schema})
+        rows.append({"key": "d", "schema": SCHEMA})
+    before = path.read_bytes()
+    with pytest.warns(RowWarning, match=r"rows of another version are left out \(schema .*; they stay in the file"):
+        assert [row["key"] for row in read_rows(path)] == ["a", "b", "d"]
+    assert path.read_bytes() == before
+
+
+def test_a_row_of_another_schema_may_look_different(path, quick_rows):
+    path.write_text(json.dumps({"schema": SCHEMA + 1, "id": 3}) + "\n" + json.dumps(quick_rows[0]) + "\n")
+    with pytest.warns(RowWarning):
+        assert read_rows(path, RESULT) == [quick_rows[0]]
+
+
+def test_a_disk_without_room_costs_the_row_only(path, small_files):
+    before = path.read_bytes()
+    with open_for_append(path) as rows:
+        with small_files(len(before) + 20), pytest.raises(RowError, match="38 bytes could not be .* make room"):
+            rows.append({"key": "long", "text": "x" * 10})
+        assert path.read_bytes() == before
+        rows.append({"key": "c"})
+    assert [row["key"] for row in read_rows(path)] == ["a", "b", "c"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from benchmarks.rows import open_for_append
+
+def half(descriptor, line, write=os.write):
+    write(descriptor, line[: len(line) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with open_for_append(Path(sys.argv[1])) as rows:
+    rows.append({"key": "a"})
+    os.write = half
+    rows.append({"key": "b"})
+"""
+
+
+def test_killed_while_a_row_is_written(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.warns(RowWarning, match="torn"), open_for_append(path) as rows:
+        assert read_rows(path) == [{"key": "a"}]
+        rows.append({"key": "b"})
+    assert read_rows(path) == [{"key": "a"}, {"key": "b"}]
+    assert path.with_suffix(".torn").read_bytes() == b'{"key"\n'

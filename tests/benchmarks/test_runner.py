@@ -7,37 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import runner, suites
+from benchmarks import runner
 from benchmarks.errors import UserError
-from benchmarks.rows import read_rows
+from benchmarks.pools import ProcessPool
+from benchmarks.rows import RowWarning, read_rows
 
 TIMES = {"wall_seconds", "started", "process"}
 
 
-class Recorder:
-    def __init__(self):
-        self.events = []
+@pytest.fixture
+def run(recorder):
+    def run(suite, out, jobs=2, seeds=3):
+        recorder.events = []
+        failed = runner.run(runner.plan(suite, seeds), out, ProcessPool(jobs, 1), recorder)
+        return failed, recorder.events, read_rows(out / runner.ROWS)
 
-    def begin(self, trials, skipped, jobs):
-        self.events.append(("begin", len(trials), skipped))
-
-    def started(self, trial):
-        self.events.append(("started", trial.name))
-
-    def advanced(self, trial, fraction):
-        self.events.append(("advanced", fraction))
-
-    def finished(self, trial, row):
-        self.events.append(("finished", trial.name))
-
-    def failed(self, trial, error):
-        self.events.append(("failed", trial.name, error))
-
-
-def run(suite, out, jobs=2, seeds=3, **options):
-    display = Recorder()
-    failed = runner.run(runner.plan(suite, seeds, **options), out, jobs, 1, display)
-    return failed, display.events, read_rows(out / runner.ROWS)
+    return run
 
 
 def without_times(rows):
@@ -45,13 +30,23 @@ def without_times(rows):
     return sorted(kept, key=lambda row: row["key"])
 
 
-def test_a_row_for_each_trial_and_none_twice(trial_module, make_suite, tmp_path):
+def test_a_row_for_each_trial_and_none_twice(trial_module, make_suite, run, tmp_path):
     suite = make_suite("quick", agents=("one", "two"))
     failed, events, rows = run(suite, tmp_path / "out")
     assert failed == 0
     assert events[0] == ("begin", 6, 0)
     assert sorted(row["value"] for row in rows) == [0, 0, 10, 10, 20, 20]
-    for field in ("key", "experiment", "versions", "hardware", "threads", "seed", "wall_seconds"):
+    for field in (
+        "key",
+        "schema",
+        "experiment",
+        "versions",
+        "revision",
+        "hardware",
+        "threads",
+        "seed",
+        "wall_seconds",
+    ):
         assert all(field in row for row in rows)
     assert len({row["process"] for row in rows}) == 2  # two jobs, two processes, kept for all trials
 
@@ -60,7 +55,7 @@ def test_a_row_for_each_trial_and_none_twice(trial_module, make_suite, tmp_path)
     assert again[:6] == rows and len(again) == 8
 
 
-def test_a_failure_is_stored_and_the_others_go_on(trial_module, make_suite, tmp_path):
+def test_a_failure_is_stored_and_the_others_go_on(trial_module, make_suite, run, tmp_path):
     failed, events, rows = run(make_suite("raises"), tmp_path / "out", jobs=1)
     assert failed == 1
     assert [row["seed"] for row in rows] == [0, 2]
@@ -69,15 +64,36 @@ def test_a_failure_is_stored_and_the_others_go_on(trial_module, make_suite, tmp_
     assert any(event[0] == "failed" and "seed one" in event[2] for event in events)
 
 
-def test_a_worker_that_dies_fails_its_own_trial_only(trial_module, make_suite, tmp_path):
-    failed, _, rows = run(make_suite("dies"), tmp_path / "out", jobs=1)
+def test_a_worker_that_dies_twice_fails_its_own_trial_only(trial_module, make_suite, run, tmp_path):
+    failed, events, rows = run(make_suite("dies"), tmp_path / "out", jobs=1)
     assert failed == 1
     assert [row["seed"] for row in rows] == [0, 2]
+    assert [event[0] for event in events if event[1] == "Task / one / seed 1"] == [
+        "started", "died", "started", "failed",
+    ]  # fmt: skip
     (error,) = read_rows(tmp_path / "out" / runner.ERRORS)
-    assert "exit code -9" in error["error"]
+    assert "it was killed" in error["error"]
 
 
-def test_a_nan_is_a_failure_not_a_row(trial_module, make_suite, tmp_path):
+def test_a_trial_whose_worker_died_once_has_its_row_once(trial_module, make_suite, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    failed, events, rows = run(make_suite("dies_once"), tmp_path / "out", jobs=2)
+    assert failed == 0
+    assert sorted(row["seed"] for row in rows) == [0, 1, 2]
+    assert [event[1] for event in events if event[0] == "died"] == ["Task / one / seed 1"]
+    assert not (tmp_path / "out" / runner.ERRORS).exists()
+
+
+def test_threads_are_pinned_in_a_worker(trial_module, make_suite, recorder, tmp_path):
+    runner.run(runner.plan(make_suite("threads"), 1), tmp_path, ProcessPool(1, 3), recorder)
+    (row,) = read_rows(tmp_path / runner.ROWS)
+    assert row["threads"] == row["torch"] == 3
+    assert row["variables"] == {
+        name: "3" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
+
+
+def test_a_nan_is_a_failure_not_a_row(trial_module, make_suite, run, tmp_path):
     failed, _, rows = run(make_suite("nan"), tmp_path / "out", jobs=1, seeds=1)
     assert (failed, rows) == (1, [])
 
@@ -86,7 +102,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from benchmarks import runner, suites
+from benchmarks import pools, runner, suites
 
 class Quiet:
     def __getattr__(self, name):
@@ -95,7 +111,7 @@ class Quiet:
 if __name__ == "__main__":
     experiment = suites.Experiment("Task", "one", "some/Env-v0", "some:factory", trial="some_trials:slow")
     suite = suites.Suite("some", "", (experiment,))
-    runner.run(runner.plan(suite, 4), Path(sys.argv[1]), 1, 1, Quiet())
+    runner.run(runner.plan(suite, 4), Path(sys.argv[1]), pools.ProcessPool(1, 1), Quiet())
 """
 
 
@@ -132,7 +148,7 @@ def _wait_until_gone(group):
 
 
 @pytest.mark.slow
-def test_kill_9_and_again_is_as_if_nothing_happened(trial_module, make_suite, tmp_path):
+def test_kill_9_and_again_is_as_if_nothing_happened(trial_module, make_suite, run, tmp_path):
     out = tmp_path / "killed"
     process = _start(tmp_path, out, trial_module)
     _wait_for_a_row(out, process)
@@ -140,11 +156,12 @@ def test_kill_9_and_again_is_as_if_nothing_happened(trial_module, make_suite, tm
     process.wait()
     _wait_until_gone(process.pid)  # the worker notices that its parent is gone
     (out / runner.ROWS).write_bytes((out / runner.ROWS).read_bytes() + b'{"key": "torn')
-    with pytest.warns(UserWarning, match="torn"):
+    with pytest.warns(RowWarning, match="torn"):
         partial = read_rows(out / runner.ROWS)
     assert 1 <= len(partial) < 4
 
-    _, events, rows = run(make_suite("slow"), out, jobs=2, seeds=4)
+    with pytest.warns(RowWarning, match="kept in rows.torn"):
+        _, events, rows = run(make_suite("slow"), out, jobs=2, seeds=4)
     assert events[0] == ("begin", 4 - len(partial), len(partial))
     _, _, uninterrupted = run(make_suite("slow"), tmp_path / "whole", jobs=2, seeds=4)
     assert without_times(rows) == without_times(uninterrupted)
@@ -177,31 +194,3 @@ def test_only_picks_experiments(make_suite):
 def test_two_equal_experiments_are_refused(make_suite):
     with pytest.raises(UserError, match="same configuration"):
         runner.plan(make_suite("quick", agents=("one", "one")))
-
-
-def test_the_key_names_the_exact_configuration():
-    base = dict(task="T", agent="A", env_id="e", factory="f:g")
-    experiment = suites.Experiment(**base, env_kwargs={"a": 1, "b": 2})
-    same = suites.Experiment(**base, env_kwargs={"b": 2, "a": 1}, tags=("x",))
-    other = suites.Experiment(**base, env_kwargs={"a": 1, "b": 3})
-    assert experiment.key(0) == same.key(0)
-    assert len({experiment.key(0), experiment.key(1), other.key(0)}) == 3
-
-
-@pytest.mark.parametrize("name", ["quick", "learning", "sparse"])
-def test_suites_are_whole(name):
-    suite = suites.get(name)
-    names = [experiment.name for experiment in suite.experiments]
-    assert len(set(names)) == len(names)
-    for experiment in suite.experiments:
-        assert callable(suites.resolve(experiment.factory))
-        assert callable(suites.resolve(experiment.trial))
-        assert experiment.eval_episodes >= 512
-        suites.Experiment(**experiment.configuration())
-
-
-def test_unknown_names_say_what_there_is():
-    with pytest.raises(UserError, match="quick, learning, sparse, real"):
-        suites.get("quikc")
-    with pytest.raises(ValueError, match="absent:nothing"):
-        suites.resolve("absent:nothing")

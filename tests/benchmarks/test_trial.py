@@ -2,10 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from gymnasium import spaces
 
 from benchmarks import suites, trial
-from benchmarks.baselines import OneHotExtractor, RandomAgent
+from benchmarks.baselines import RandomAgent
 from benchmarks.evaluation import evaluate, make_env, normalize
 
 TIMES = {"train_seconds", "steps_per_second"}
@@ -51,14 +50,6 @@ def test_random_agent_earns_what_the_task_says():
     assert normalize(env, env.random_return()) == 0 and normalize(env, env.optimal_return()) == 1
 
 
-def test_random_agent_obeys_masks():
-    masks = np.array([[True, False, True], [False, True, False]])
-    actions = np.array(
-        [RandomAgent(np.random.default_rng(i)).predict(np.zeros((2, 4)), masks)[0] for i in range(200)]
-    )
-    assert set(actions[:, 0]) == {0, 2} and set(actions[:, 1]) == {1}
-
-
 def test_a_task_without_an_optimum_has_no_normalized_score():
     rewards = {"reward": lambda prompts, completions, **columns: [0.5] * len(prompts)}
     env = make_env("text_envs/Sentiment-v0", 4, {"max_new_tokens": 3, **rewards})
@@ -74,16 +65,6 @@ def test_samples_go_from_worst_to_best():
     assert len(result.worst_to_best(1000)) == 64
 
 
-def test_one_hot_says_every_symbol_and_position():
-    import torch
-
-    space = spaces.Box(0, 4, (3,), np.int64)
-    extractor = OneHotExtractor(space)
-    features = extractor(torch.tensor([[0.0, 2.0, 4.0]]))
-    assert features.shape == (1, extractor.features_dim) == (1, 15)
-    assert features.reshape(3, 5).argmax(dim=1).tolist() == [0, 2, 4] and features.sum() == 3
-
-
 def small(agent, **changes):
     (experiment,) = [e for e in suites.get("quick").experiments if (e.task, e.agent) == ("Copy", agent)]
     steps = 0 if agent == "random" else 2_100
@@ -92,7 +73,7 @@ def small(agent, **changes):
         env_kwargs={"vocab_size": 3, "length": 2, "dense": True},
         steps=steps,
         eval_episodes=64,
-        **changes,
+        **{"target": None, **changes},
     )
 
 
@@ -120,3 +101,85 @@ def test_a_trial_measures_and_repeats(agent):
 def test_seeds_of_neighbouring_trials_share_no_rows():
     rows = [set(range(s, s + 256)) for seed in range(20) for s in (trial.derived_seed(seed, i) for i in (0, 1))]
     assert len(set.union(*rows)) == sum(map(len, rows))
+
+
+class Model:
+    """What a callback asks of an agent whose episodes go as they are told."""
+
+    def __init__(self, *returns):
+        self.returns, self.num_timesteps = list(returns), 0
+
+    def learn(self, total_timesteps, callback):
+        callback.init_callback(self)
+        callback.on_training_start({}, {})
+        for value in self.returns:
+            self.num_timesteps += 10
+            callback.update_locals({"dones": np.array([True]), "infos": [{"episode": {"r": value}}]})
+            if not callback.on_step():
+                break
+        callback.on_training_end()
+
+    def get_env(self):
+        return None
+
+    logger = None
+
+
+def curve_of(*returns, **stops):
+    model, told = Model(*returns), []
+    curve = trial.LearningCurve(20, 10 * len(returns), told.append, lambda value: value / 10, **stops)
+    model.learn(0, curve)
+    return curve, told
+
+
+def test_a_curve_has_the_mean_of_every_interval():
+    curve, told = curve_of(1, 3, 4, 8, 5)
+    assert [(point[0], *point[2:]) for point in curve.points] == [(20, 2, 0.2), (40, 6, 0.6), (50, 5, 0.5)]
+    assert told == [0.4, 0.8] and curve.reached is None
+    seconds = [point[1] for point in curve.points]
+    assert seconds == sorted(seconds)
+
+
+def test_training_stops_at_the_first_point_that_reaches_the_target():
+    curve, _ = curve_of(9, 1, 7, 7, 9, 9, 9, 9, target=0.7)  # a single episode does not count, an interval does
+    assert curve.reached == 40 and [point[0] for point in curve.points] == [20, 40]
+    assert curve_of(9, 1, 7, target=0.95)[0].reached is None
+
+
+def test_training_stops_when_its_seconds_are_over():
+    assert [point[0] for point in curve_of(1, 2, 3, seconds=0.0)[0].points] == [10]
+    assert [point[0] for point in curve_of(1, 2, 3, seconds=100.0)[0].points] == [20, 30]
+
+
+def test_a_trial_says_when_it_reached_its_target():
+    easy = {"agent_kwargs": {"n_steps": 16}, "target": 0.2}
+    row = trial.train_and_evaluate(small("PPO", **easy), 0, lambda done: None)
+    again = trial.train_and_evaluate(small("PPO", **easy), 0, lambda done: None)
+    assert row["reached"] == row["steps"] == row["curve"][-1][0] < 2_100
+    assert row["curve"][-1][3] >= 0.2 > max(point[3] for point in row["curve"][:-1])
+    assert row["evaluation"] == again["evaluation"] and row["samples"] == again["samples"]
+    assert trial.train_and_evaluate(small("random", target=0.9), 0, lambda done: None)["steps"] == 0
+
+
+def clone(steps, **agent_kwargs):
+    small = {"env_kwargs": {"vocab_size": 3, "length": 2}, "agent_kwargs": agent_kwargs, "eval_episodes": 64}
+    experiment = suites.experiment("behaviour cloning", "Copy", "text_envs/Copy-v0", steps, **small)
+    return trial.clone_and_evaluate(experiment, 0, lambda done: None)
+
+
+def test_what_imitates_is_judged_by_its_own_episodes(monkeypatch):
+    monkeypatch.setattr(trial, "PLAYED", 64)
+    row = clone(2_100)
+    steps, scores = [point[0] for point in row["curve"]], [point[3] for point in row["curve"]]
+    assert steps == sorted(set(steps)) and steps[-1] == row["steps"]
+    assert scores[0] < 0.6 and scores[-1] > 0.8  # the demonstrations would score 1 from the first step
+    assert row["curve"][-1][1] <= row["train_seconds"]
+
+
+def test_playing_in_between_changes_nothing(monkeypatch):
+    rows = []
+    for played in (16, 64):
+        monkeypatch.setattr(trial, "PLAYED", played)
+        rows.append(clone(320, n_steps=16))
+    assert rows[0]["curve"] != rows[1]["curve"]
+    assert rows[0]["evaluation"] == rows[1]["evaluation"] and rows[0]["samples"] == rows[1]["samples"]

@@ -1,0 +1,246 @@
+"""Suite `frontier`: reward against KL on NGram, where the best reward at each KL is known exactly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import agents
+from agents.losses import guided_log_probs
+from text_envs import exact
+from text_envs.tasks.ngram import NGram
+
+from .document import Cell, Section, Table
+from .drawing import inks
+from .evaluation import make_env
+from .figures import frontier
+from .rows import Row
+from .suites import Experiment, Suite, resolve
+from .trial import CURVE_POINTS, LearningCurve, Report, derived_seed
+
+PRICES = (0.1, 0.05, 0.03, 0.02)  # of a nat, in reward: from 0.6 nats to 6
+EPISODES = 4096  # of a measurement, all at once
+_PRICES = np.geomspace(2.0, 0.002, 100).tolist()  # that the exact curve is drawn through
+
+
+class NGramModel(nn.Module):
+    """The task's own language model as a module of log-probabilities, a `reference` of our agents.
+
+    Args:
+        task: whose model it is.
+    """
+
+    def __init__(self, task: NGram) -> None:
+        super().__init__()
+        self.table: Tensor
+        self.vocab_size, self.symbols = task.vocab_size, task.max_prompt_tokens
+        self.register_buffer("table", torch.as_tensor(np.log(task.reference), dtype=torch.float32))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return (B, T, V) of ids (B, T); before a context is whole, symbol 0 stands for what is missing."""
+        state = torch.zeros_like(ids)
+        for back in range(self.symbols):
+            earlier = nn.functional.pad(ids, (back, 0))[:, : ids.shape[1]]
+            state = state + earlier * self.vocab_size**back
+        return self.table[state]
+
+
+def ppo(env: VectorEnv, seed: int, beta: float) -> agents.PPO:
+    """Return our PPO, charged beta for each nat of KL to the language model."""
+    return agents.PPO("TransformerPolicy", env, reference=NGramModel(_task(env)), kl_coef=beta, seed=seed)
+
+
+def dqn(env: VectorEnv, seed: int, beta: float) -> agents.DQN:
+    """Return our soft DQN, which draws from reference * exp(Q / beta)."""
+    return agents.DQN(
+        "TransformerQPolicy",
+        env,
+        exploration="reference",
+        reference=NGramModel(_task(env)),
+        temperature=beta,
+        seed=seed,
+    )
+
+
+def trial(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
+    """Return the fields of a row: the training, and the policy's reward and KL on fresh episodes."""
+    env = make_env(experiment.env_id, experiment.num_envs, experiment.env_kwargs)
+    agent = resolve(experiment.factory)(env, derived_seed(seed, 0), **experiment.agent_kwargs)
+    interval = max(1, experiment.steps // CURVE_POINTS)
+    started = time.perf_counter()
+    agent.learn(experiment.steps, callback=LearningCurve(interval, experiment.steps, report))
+    seconds = time.perf_counter() - started
+    env.close()
+    fresh = make_env(experiment.env_id, EPISODES, experiment.env_kwargs)
+    measured = measure(agent, fresh, derived_seed(seed, 1))
+    task = _task(fresh)
+    fresh.close()
+    return {
+        "steps": int(agent.num_timesteps),
+        "train_seconds": round(seconds, 3),
+        "measurement": {
+            **measured,
+            "episodes": EPISODES,
+            "frontier_reward": float(np.interp(measured["kl"], *curve(task))),
+            "reference_reward": task.reference_return(),
+            "optimal_reward": task.optimal_return(),
+        },
+    }
+
+
+@torch.no_grad()
+def measure(agent: Any, env: VectorEnv, seed: int) -> dict[str, float]:
+    """Return the mean clean reward and KL of an episode a row, sampled, with their standard errors.
+
+    The KL is that of the whole distributions over the vocabulary, summed over the states that were visited: its
+    expectation is the KL between the distributions of texts, and it varies less than the sampled log-ratio.
+
+    Args:
+        agent: our PPO, or our DQN with a reference.
+        env: resets in the same step; all of its episodes are equally long.
+        seed: of the prompts and of the sampling.
+    """
+    torch.manual_seed(seed)
+    rewards, kl = np.zeros(env.num_envs), np.zeros(env.num_envs)
+    obs, _ = env.reset(seed=seed)
+    agent.policy.set_training_mode(False)
+    ended = np.zeros(env.num_envs, bool)
+    while not ended.any():
+        ids = torch.as_tensor(obs, device=agent.device)
+        ours, theirs = _log_probs(agent, ids), agent.reference_policy.step_log_probs(ids)
+        kl += (ours.exp() * (ours - theirs)).sum(dim=1).cpu().numpy()
+        actions = torch.distributions.Categorical(logits=ours).sample().cpu().numpy()
+        obs, reward, terminated, truncated, _ = env.step(actions)
+        rewards += reward
+        ended = terminated | truncated
+    error = np.sqrt(env.num_envs)
+    return {
+        "reward": float(rewards.mean()),
+        "reward_error": float(rewards.std(ddof=1) / error),
+        "kl": float(kl.mean()),
+        "kl_error": float(kl.std(ddof=1) / error),
+    }
+
+
+def _log_probs(agent: Any, ids: Tensor) -> Tensor:
+    """Return (B, V) log-probabilities of the actions that the agent samples at observations (B, L)."""
+    if hasattr(agent, "q_net"):
+        prior = agent.reference_policy.step_log_probs(ids)
+        return guided_log_probs(agent.policy.q_net(ids), agent.temperature, prior)
+    return agent.policy.get_distribution(ids).distribution.logits
+
+
+def curve(task: NGram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the exact frontier as KL (n,), from 0 upwards, and the largest reward (n,) at each."""
+    machine = task.automaton(task.cases()[0])
+    points = exact.frontier(machine, task.reference, _PRICES)
+    kl, reward = np.array([(0.0, task.reference_return()), *((point.kl, point.reward) for point in points)]).T
+    return kl, reward
+
+
+def sections(rows: Sequence[Row]) -> list[Section]:
+    """Return what the report says of the suite."""
+    by_agent: dict[str, list[Row]] = {}
+    for row in rows:
+        by_agent.setdefault(row["experiment"]["agent"], []).append(row)
+    points = {
+        agent: [
+            (m["kl"], m["reward"], 1.96 * m["kl_error"], 1.96 * m["reward_error"])
+            for m in (row["measurement"] for row in found)
+        ]
+        for agent, found in by_agent.items()
+    }
+    env_kwargs = rows[0]["experiment"]["env_kwargs"]
+    env = make_env(rows[0]["experiment"]["env_id"], 1, env_kwargs)
+    kl, reward = curve(_task(env))
+    figure = frontier(
+        "frontier-ngram",
+        "Reward against KL on NGram",
+        (kl.tolist(), reward.tolist()),
+        points,
+        inks(list(by_agent)),
+        caption=f"A cross is one seed at one price of a nat: {EPISODES:,} sampled episodes, 1.96 standard errors. "
+        "The line is the largest reward at each KL, computed exactly.",
+    )
+    env.close()
+    text = (
+        "How much reward a policy buys with its distance from a language model, an n-gram of the environment. "
+        "PPO pays the price in its reward, DQN draws from reference * exp(Q / price).",
+    )
+    return [Section("The exact frontier", text, (figure,), (_table(by_agent),))]
+
+
+def _table(by_agent: Mapping[str, Sequence[Row]]) -> Table:
+    lines = []
+    for agent, rows in by_agent.items():
+        by_price: dict[float, list[Row]] = {}
+        for row in rows:
+            by_price.setdefault(row["experiment"]["agent_kwargs"]["beta"], []).append(row)
+        for beta, seeds in by_price.items():
+            found = [row["measurement"] for row in seeds]
+            gaps = [gap(m) for m in found]
+            lines.append(
+                (
+                    Cell(agent, agent=agent),
+                    Cell(f"{beta:g}"),
+                    *(
+                        Cell(f"{np.mean([m[name] for m in found]):.3f}")
+                        for name in ("kl", "reward", "frontier_reward")
+                    ),
+                    Cell(f"{np.mean(gaps):.1%}"),
+                    Cell(f"{max(gaps):.1%}"),
+                    Cell(str(len(seeds))),
+                )
+            )
+    header = ("agent", "price of a nat", "KL, nats", "reward", "best at this KL", "below", "worst seed", "seeds")
+    caption = (
+        "Means over seeds. Best at this KL: the exact frontier where the policy's own KL lies. Below: by how much "
+        "the reward misses it, as a share of what lies between the language model's reward and the optimum."
+    )
+    return Table(header, tuple(lines), caption, labels=2, in_readme=True)
+
+
+def gap(measurement: Mapping[str, float]) -> float:
+    """Return how far the reward lies below the frontier, as a share of (optimal - reference reward)."""
+    span = measurement["optimal_reward"] - measurement["reference_reward"]
+    return (measurement["frontier_reward"] - measurement["reward"]) / span
+
+
+def _task(env: Any) -> NGram:
+    task = env.unwrapped.task
+    assert isinstance(task, NGram)
+    return task
+
+
+def suite() -> Suite:
+    """Return the suite."""
+    return Suite(
+        name="frontier",
+        description="Reward against KL to a language model, beside the exact frontier (NGram).",
+        experiments=tuple(
+            Experiment(
+                task=f"NGram, {beta:g} a nat",
+                agent=agent,
+                env_id="text_envs/NGram-v0",
+                factory=factory,
+                env_kwargs={"dense": True},
+                agent_kwargs={"beta": beta},
+                steps=steps,
+                trial="benchmarks.frontier:trial",
+                tags=(agent,),
+            )
+            for beta in PRICES
+            for agent, factory, steps in (
+                ("PPO", "benchmarks.frontier:ppo", 300_000),
+                ("DQN", "benchmarks.frontier:dqn", 150_000),
+            )
+        ),
+        sections="benchmarks.frontier:sections",
+    )

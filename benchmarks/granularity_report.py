@@ -1,0 +1,78 @@
+"""What the report says of the suite `granularity`: scores and curves against the tokens that were said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from .document import Cell, Section, Table, slug
+from .drawing import Figure, inks
+from .figures import learning_curves
+from .rows import Row
+from .scores import curve, number
+
+
+def sections(rows: Sequence[Row]) -> list[Section]:
+    """Return what the report says of the suite."""
+    tasks = list(dict.fromkeys(row["experiment"]["task"] for row in rows))
+    figures = [_figure(task, [row for row in rows if row["experiment"]["task"] == task]) for task in tasks]
+    lines = tuple(_line(list(group)) for _, group in groupby(rows, key=_names))
+    table = Table(
+        ("task", "agent", "score", "tokens said", "decisions", "train seconds"),
+        lines,
+        "Normalised score, sampled, and its seeds' least and largest; tokens said and decisions taken in training, "
+        "means over seeds. An utterance is chosen among all that the task allows.",
+        labels=2,
+    )
+    text = (
+        "The same tasks and rewards, paid when an utterance closes, decided token by token and utterance by "
+        "utterance. Curves are of training episodes, exploration included, bands are 95% bootstrap intervals.",
+    )
+    return [Section("Granularity", text, tuple(figures), (table,))]
+
+
+def _names(row: Row) -> tuple[str, str]:
+    return row["experiment"]["task"], row["experiment"]["agent"]
+
+
+def _figure(task: str, rows: Sequence[Row]) -> Figure:
+    """Return the curves of a task, against tokens instead of steps."""
+    agents = list(dict.fromkeys(row["experiment"]["agent"] for row in rows))
+    lines: dict[str, Any] = {}
+    levels: dict[str, float] = {}
+    for agent in agents:
+        mine = [row for row in rows if row["experiment"]["agent"] == agent]
+        line = curve([_in_tokens(row) for row in mine if row["curve"]], 3)
+        if line is not None:
+            lines[agent] = line
+        else:
+            levels[agent] = float(np.mean(_scores(mine)))
+    return learning_curves(
+        f"granularity-{slug(task)}", task, lines, inks(agents), "normalised score", "tokens said", levels=levels
+    )
+
+
+def _in_tokens(row: Row) -> Row:
+    each = row["tokens"] / row["steps"]
+    return {**row, "curve": [[point[0] * each, *point[1:]] for point in row["curve"]]}
+
+
+def _line(rows: Sequence[Row]) -> tuple[Cell, ...]:
+    task, agent = _names(rows[0])
+    scores = _scores(rows)
+    spread = f" [{number(min(scores))}, {number(max(scores))}]" if len(scores) > 1 else ""
+    counts = [np.mean([row[field] for row in rows]) for field in ("tokens", "steps", "train_seconds")]
+    level = float(np.clip(np.mean(scores), 0, 1))
+    return (
+        Cell(task),
+        Cell(agent, agent=agent),
+        Cell(f"{number(float(np.mean(scores)))}{spread}", level=level),
+        *(Cell(f"{count:,.0f}") for count in counts),
+    )
+
+
+def _scores(rows: Sequence[Row]) -> list[float]:
+    return [row["evaluation"]["sampled"]["normalized"] for row in rows]

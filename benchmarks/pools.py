@@ -1,0 +1,160 @@
+"""Where trials run: what a pool of workers promises, and the processes of this machine. Ray is `ray_pool.py`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol, Self
+
+from .work import Message, Trial, attempt, pin_threads, seldom
+
+
+class Pool(Protocol):
+    """Workers of one run; leaving its context ends them.
+
+    Attributes:
+        attempts: how often a trial is begun at most, when its worker dies each time.
+    """
+
+    attempts: int
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(self, *_: object) -> None:
+        """End every worker."""
+
+    def describe(self) -> str:
+        """Return in a few words where trials run."""
+
+    def idle(self) -> int:
+        """Return how many trials may begin now."""
+
+    def begin(self, trial: Trial) -> None:
+        """Hand a trial to a worker."""
+
+    def messages(self) -> Iterator[Message]:
+        """Wait until something is heard of the running trials, then yield it."""
+
+
+class ProcessPool:
+    """Processes of this machine, started when they are needed and kept for one trial after another.
+
+    Args:
+        jobs: trials at a time.
+        threads: of each process.
+    """
+
+    attempts = 2
+
+    def __init__(self, jobs: int, threads: int) -> None:
+        self._jobs, self._threads = jobs, threads
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join()
+
+    def describe(self) -> str:
+        """Return how many processes of how many threads."""
+        return f"{self._jobs} at a time, threads of each: {self._threads}"
+
+    def idle(self) -> int:
+        """Return how many trials may begin now."""
+        return self._jobs - sum(worker.trial is not None for worker in self._workers)
+
+    def begin(self, trial: Trial) -> None:
+        """Hand a trial to an idle process, or to a new one."""
+        worker = next((worker for worker in self._workers if worker.trial is None), None)
+        if worker is None:
+            worker = _Worker(self._threads)
+            self._workers.append(worker)
+        worker.begin(trial)
+
+    def messages(self) -> Iterator[Message]:
+        """Wait until a process has something to say, then yield what each of them says."""
+        busy = {worker.connection: worker for worker in self._workers if worker.trial is not None}
+        for connection in wait(list(busy)):
+            worker = busy[connection]  # type: ignore[index]
+            message = worker.receive()
+            if message.kind == "died":
+                self._workers.remove(worker)
+            yield message
+
+
+class _Worker:
+    """A spawned process and the trial that it works on."""
+
+    def __init__(self, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.trial: Trial | None = None
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, threads), daemon=True)
+        with _ignored_interrupt():  # inherited: Ctrl-C is the parent's to answer
+            self.process.start()
+        theirs.close()  # so that the death of the process ends the pipe
+
+    def begin(self, trial: Trial) -> None:
+        self.trial = trial
+        try:
+            self.connection.send(trial)
+        except ConnectionError:
+            pass  # it died while it was idle: `receive` says so
+
+    def receive(self) -> Message:
+        """Return what the worker sent, or that it died."""
+        trial = self.trial
+        if trial is None:
+            raise RuntimeError("this worker is idle")
+        try:
+            kind, content = self.connection.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            code = self.process.exitcode
+            why = (
+                "it was killed, perhaps because memory was short"
+                if code == -signal.SIGKILL
+                else f"exit code {code}"
+            )
+            kind, content = "died", f"the worker process died: {why}"
+        if kind != "progress":
+            self.trial = None
+        return Message(trial, kind, content)
+
+
+@contextmanager
+def _ignored_interrupt() -> Iterator[None]:
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _work(connection: Connection, threads: int) -> None:
+    """Make rows until the parent goes away."""
+    pin_threads(threads)
+
+    def progress(fraction: float) -> None:
+        connection.send(("progress", fraction))
+
+    with _parent_may_leave():
+        while True:
+            trial: Any = connection.recv()
+            connection.send(attempt(trial, threads, seldom(progress)))
+
+
+@contextmanager
+def _parent_may_leave() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return

@@ -1,0 +1,190 @@
+"""What a report says over all tasks: aggregates, scores, performance profiles, who beats whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .document import Cell, Section, Table
+from .drawing import Figure, Ink
+from .figures import Point, intervals, performance_profiles
+from .scores import AGGREGATES, MODES, Estimate, Results
+
+_WIDE = 8  # columns of a table that agents' names leave room for; more of them become rows
+_THRESHOLDS = [percent / 100 for percent in range(0, 101, 2)]
+_INTERVALS = (
+    "Intervals are 95% percentile intervals of a stratified bootstrap over seeds (2,000 resamples, tasks kept); "
+    "IQM is the interquartile mean over seeds and tasks."
+)
+
+
+def summary(results: Results, look: Mapping[str, Ink], in_readme: bool = True) -> Section:
+    """Return the section of what holds over all tasks.
+
+    Args:
+        results: scored ones.
+        look: the agents' inks.
+        in_readme: its table of scores is what the README shows.
+    """
+    overall = {
+        mode: {agent: found for agent in results.agents if (found := results.aggregate(agent, mode))}
+        for mode in MODES
+    }
+    text = (
+        "Scores are clean returns of fresh evaluation episodes, normalised so that 0 is the exact expected return "
+        "of uniform random actions and 1 the exact optimum.",
+    )
+    several = len(results.normalized_tasks) > 1
+    figures = [*_interval_figure(results, overall, look), *(_profile_figure(results, look) if several else [])]
+    tables = [
+        replace(_score_table(results, overall if several else {}), in_readme=in_readme),
+        *(_aggregate_table(results, overall["sampled"]) if several else []),
+        *_improvement_table(results, list(overall["sampled"])),
+    ]
+    return Section("Summary", text, tuple(figures), tuple(tables))
+
+
+def by_task(agents: Sequence[str], columns: Mapping[str, Sequence[Cell]], caption: str = "") -> Table:
+    """Return a table with a cell for each task and agent, tasks in columns or, if they are many, in rows.
+
+    Args:
+        agents: whom the cells are of.
+        columns: a cell for each agent, by the name of the task.
+        caption: how to read it.
+    """
+    if len(columns) <= _WIDE:
+        rows = [
+            (Cell(agent, agent=agent), *(cells[i] for cells in columns.values())) for i, agent in enumerate(agents)
+        ]
+        return Table(("agent", *columns), tuple(rows), caption)
+    rows = [
+        (Cell(task), *(replace(cell, agent=agent) for cell, agent in zip(cells, agents, strict=True)))
+        for task, cells in columns.items()
+    ]
+    return Table(("task", *agents), tuple(rows), caption)
+
+
+def estimate_cells(column: Sequence[Estimate | None], lower_is_better: bool = False) -> list[Cell]:
+    """Return cells with bars, marked where no other interval lies wholly on the better side."""
+    sign = -1 if lower_is_better else 1
+    best = max((min(sign * e.low, sign * e.high) for e in column if e is not None), default=0.0)
+    return [
+        Cell("")
+        if e is None
+        else Cell(str(e), level=float(np.clip(e.value, 0, 1)), best=max(sign * e.low, sign * e.high) >= best)
+        for e in column
+    ]
+
+
+def _interval_figure(
+    results: Results, overall: Mapping[str, Mapping[str, Mapping[str, Estimate]]], look: Mapping[str, Ink]
+) -> Iterable[Figure]:
+    points = {
+        _named(results, agent): [
+            Point(e.value, e.low, e.high, hollow=mode == "greedy")
+            for mode in MODES
+            for e in [overall[mode][agent]["IQM"]]
+        ]
+        for agent in overall["sampled"]
+    }
+    if points:
+        yield intervals(
+            "summary",
+            "Normalised score over all tasks (IQM)",
+            points,
+            {_named(results, agent): ink for agent, ink in look.items()},
+            "normalised score (0 = random, 1 = optimal)",
+            caption="A point is the interquartile mean over seeds and tasks, a line its 95% interval; "
+            "filled: actions sampled (DQN: with its final exploration rate), hollow: greedy.",
+        )
+
+
+def _profile_figure(results: Results, look: Mapping[str, Ink]) -> Iterable[Figure]:
+    found = {agent: results.profile(agent, _THRESHOLDS) for agent in results.agents}
+    profiles = {agent: profile for agent, profile in found.items() if profile is not None}
+    if profiles:
+        yield performance_profiles(
+            "profiles",
+            "Performance profiles",
+            profiles,
+            look,
+            caption="Which share of an agent's runs, over all tasks and seeds, scores more than τ, with actions "
+            "sampled. Higher is better; where a line crosses one half is the median. Bands: 95% intervals.",
+        )
+
+
+def _score_table(results: Results, overall: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> Table:
+    """Return every agent's score on every task; `overall` is empty where there is one task."""
+    columns: dict[str, list[Cell]] = {}
+    for mode, found in overall.items():
+        columns[f"all, {mode}"] = _overall_cells(results, found, results.agents, "IQM")
+    for task in results.tasks:
+        columns[task] = estimate_cells([results.task_estimate(task, a, "sampled") for a in results.agents])
+    raw = [task for task in results.tasks if task not in results.normalized_tasks]
+    note = f" Mean returns, not normalised: {', '.join(raw)}." if raw else ""
+    episodes = min(row["evaluation"]["sampled"]["episodes"] for row in results.scored)
+    caption = (
+        f"Normalised score [95% interval], {results.fewest_seeds()} seeds, {episodes} evaluation episodes each; "
+        "a task's numbers: sampled actions, mean over seeds. Bold: no other agent's interval lies wholly above. "
+        f"{_INTERVALS}{_partial_note(results)}{note}"
+    )
+    return by_task(results.agents, columns, caption)
+
+
+def _aggregate_table(results: Results, overall: Mapping[str, Mapping[str, Estimate]]) -> Iterable[Table]:
+    if not overall:
+        return
+    columns = [_overall_cells(results, overall, list(overall), name) for name in AGGREGATES]
+    rows = tuple((Cell(agent, agent=agent), *(column[i] for column in columns)) for i, agent in enumerate(overall))
+    caption = (
+        "Over all tasks and seeds, sampled actions. The median is over tasks of the mean over seeds; the "
+        "optimality gap is how far runs stay below 1 on average, and lower is better."
+        f"{_partial_note(results)}"
+    )
+    yield Table(("agent", *AGGREGATES), rows, caption)
+
+
+def _improvement_table(results: Results, agents: Sequence[str]) -> Iterable[Table]:
+    if len(agents) < 2:
+        return
+    rows = []
+    for better in agents:
+        cells = [Cell(better, agent=better)]
+        for worse in agents:
+            found = None if better == worse else results.improvement(better, worse, "sampled")
+            cells.append(Cell("") if found is None else Cell(str(found), level=found.value))
+        rows.append(tuple(cells))
+    yield Table(
+        ("beats", *agents),
+        tuple(rows),
+        "Probability of improvement: how likely one seed of the row's agent scores higher than one of the "
+        "column's, on a task drawn at random among those of both; ties count half. Sampled actions.",
+    )
+
+
+def _overall_cells(
+    results: Results, overall: Mapping[str, Mapping[str, Estimate]], agents: Sequence[str], name: str
+) -> list[Cell]:
+    """Return a cell for each agent's aggregate; one over some of the tasks says so and is not compared."""
+    whole = [overall[agent][name] if agent in overall and not results.missing(agent) else None for agent in agents]
+    cells = estimate_cells(whole, lower_is_better=name == "optimality gap")
+    for i, agent in enumerate(agents):
+        if agent in overall and results.missing(agent):
+            e = overall[agent][name]
+            share = f"{len(results.tasks_of(agent))} of {len(results.normalized_tasks)}"
+            cells[i] = Cell(f"{e}, {share}", level=float(np.clip(e.value, 0, 1)))
+    return cells
+
+
+def _partial_note(results: Results) -> str:
+    partial = any(results.tasks_of(agent) and results.missing(agent) for agent in results.agents)
+    return ' With "k of n": over k of the n tasks only, and not compared.' if partial else ""
+
+
+def _named(results: Results, agent: str) -> str:
+    """Return an agent's name, with a note where its aggregates are over some of the tasks only."""
+    if not results.missing(agent):
+        return agent
+    return f"{agent} ({len(results.tasks_of(agent))} of {len(results.normalized_tasks)} tasks)"

@@ -1,0 +1,93 @@
+"""What the report says of the suite `sweeps`: a score for each knob, as bsuite has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .document import Cell, Section, Table
+from .drawing import inks
+from .figures import radar
+from .rows import Row
+from .scores import number
+from .suite_sweeps import KNOBS, Knob
+
+Means = Sequence[float | None]  # one for each value of a knob, None where it was not run
+
+
+def score(means: Sequence[float], steady: bool) -> float:
+    """Return one number in 0..1 for the scores at the values of a knob.
+
+    Each score counts as 0 below uniform random actions and as 1 above the optimum, and the knob's is their mean:
+    the share of the sweep that is solved, where values are either solved or not (bsuite's memory and deep sea).
+    Where the optimal policy is the same at every value, as under noise and scale, half of it is the mean less one
+    standard deviation over the values: to be good at some of them only costs more (bsuite's noise and scale).
+
+    Other than bsuite's regret, which looks at all of training against a random baseline, scores are those of
+    fresh episodes after it, between random and the exact optimum.
+
+    Args:
+        means: normalised scores, one for each value.
+        steady: whether the optimal policy is the same at every value.
+
+    Source: Osband et al. 2020, section 2 and its analysis code, arXiv:1908.03568.
+    """
+    clipped = np.clip(means, 0, 1)
+    mean = float(clipped.mean())
+    return (mean + max(0.0, mean - float(clipped.std()))) / 2 if steady else mean
+
+
+def sections(rows: Sequence[Row]) -> list[Section]:
+    """Return what the report says of the suite."""
+    agents = list(dict.fromkeys(row["experiment"]["agent"] for row in rows))
+    swept = {knob.name: [_swept(rows, agent, knob) for agent in agents] for knob in KNOBS}
+    scores = {agent: [_score(swept[knob.name][i], knob) for knob in KNOBS] for i, agent in enumerate(agents)}
+    names = [knob.name for knob in KNOBS]
+    figure = radar(
+        "sweeps-radar",
+        "What agents can stand",
+        names,
+        scores,
+        inks(agents),
+        "Each spoke is a knob of a task, from 0, no better than random at any value, to 1, optimal at all.",
+    )
+    table = Table(
+        ("agent", *names),
+        tuple((Cell(agent, agent=agent), *map(_score_cell, scores[agent])) for agent in agents),
+        "Score of each knob in 0..1: the mean over its values of the normalised score, sampled, means over seeds. "
+        "Reward noise and scale: half of it is the mean less a standard deviation over the values. Empty: some "
+        "values are not run yet.",
+        in_readme=True,
+    )
+    folds = tuple(_fold(knob, agents, swept[knob.name]) for knob in KNOBS)
+    return [Section("Sweeps", (), (figure,), (table,), folds=folds)]
+
+
+def _swept(rows: Sequence[Row], agent: str, knob: Knob) -> Means:
+    """Return an agent's normalised scores at each value of a knob, means over seeds."""
+    found: dict[str, list[float]] = {knob.setting(value): [] for value in knob.values}
+    for row in rows:
+        task = row["experiment"]["task"]
+        if row["experiment"]["agent"] == agent and task in found:
+            found[task].append(row["evaluation"]["sampled"]["normalized"])
+    return [float(np.mean(scores)) if scores else None for scores in found.values()]
+
+
+def _score(means: Means, knob: Knob) -> float | None:
+    known = [mean for mean in means if mean is not None]
+    return score(known, knob.steady) if len(known) == len(means) else None
+
+
+def _score_cell(value: float | None) -> Cell:
+    return Cell("") if value is None else Cell(number(value), level=float(np.clip(value, 0, 1)))
+
+
+def _fold(knob: Knob, agents: Sequence[str], swept: Sequence[Means]) -> Section:
+    """Return a knob's values, one a line."""
+    lines = tuple(
+        (Cell(f"{value:g}"), *(_score_cell(means[i]) for means in swept)) for i, value in enumerate(knob.values)
+    )
+    others = ", ".join(f"{name}={value}" for name, value in knob.others.items() if name != knob.keyword)
+    caption = f"Normalised score, sampled, mean over seeds, of {knob.task} with {others}."
+    return Section(knob.name.capitalize(), (), (), (Table((knob.keyword, *agents), lines, caption),))

@@ -1,0 +1,121 @@
+"""What a worker does, whichever pool it belongs to: one trial becomes one whole row, or a traceback.
+
+Nothing heavy is imported here: workers set their threads before numpy and torch are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from .rows import Row
+from .suites import SCHEMA, Experiment, resolve
+
+REPORT_SECONDS = 0.25  # between two reports of progress
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+Outcome = tuple[Literal["row", "error"], Any]
+Report = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One experiment with one seed."""
+
+    suite: str
+    experiment: Experiment
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The key of its row."""
+        return self.experiment.key(self.seed)
+
+    @property
+    def name(self) -> str:
+        """How it is called on the screen."""
+        return f"{self.experiment.name} / seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a pool hears of a trial.
+
+    Attributes:
+        trial: the trial.
+        kind: "progress": content is the finished fraction; "row": the row; "error": the traceback of a trial that
+            raised; "died": why its worker is gone, the trial may be begun again.
+        content: see `kind`.
+    """
+
+    trial: Trial
+    kind: Literal["progress", "row", "error", "died"]
+    content: Any
+
+
+def pin_threads(threads: int) -> None:
+    """Give numpy, OpenMP and MKL their threads; to be called before they are loaded."""
+    os.environ.update({name: str(threads) for name in _THREAD_VARIABLES})
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def attempt(trial: Trial, threads: int, report: Report) -> Outcome:
+    """Return the row of a trial, or the traceback of what it raised."""
+    try:
+        return "row", make_row(trial, threads, report)
+    except BrokenPipeError:  # the report's: nobody listens any more
+        raise
+    except Exception:
+        return "error", traceback.format_exc()
+
+
+def seldom(send: Report) -> Report:
+    """Return a function that hands progress on, a few times a second at most."""
+    last = 0.0
+
+    def report(fraction: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS:
+            last = now
+            send(fraction)
+
+    return report
+
+
+def make_row(trial: Trial, threads: int, report: Report) -> Row:
+    """Return the whole row of a trial.
+
+    Raises:
+        ValueError: if the trial measured what JSON has no number for, such as a NaN.
+    """
+    import torch
+
+    from . import machine
+
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    fields = resolve(trial.experiment.trial)(trial.experiment, trial.seed, report)
+    row = {
+        "key": trial.key,
+        "schema": SCHEMA,
+        "suite": trial.suite,
+        "experiment": trial.experiment.configuration(),
+        "seed": trial.seed,
+        **fields,
+        "wall_seconds": round(time.perf_counter() - started, 3),
+        "started": when,
+        "threads": threads,
+        "versions": machine.versions(),
+        "revision": machine.revision(),
+        "hardware": machine.hardware(),
+    }
+    json.dumps(row, allow_nan=False)  # a NaN is the trial's failure, to be told as one
+    return row
