@@ -1,10 +1,10 @@
-"""Suite `core`, the diagnostics and small games by all agents, and `learning`, the part of it that is ours."""
+"""Suite `core`: the diagnostics and small games by all agents."""
 
 from __future__ import annotations
 
 from .suites import Experiment, Suite, experiment
 
-LEARNING = {  # task -> environment steps of on-policy agents; off-policy ones get half
+CORE = {  # task -> environment steps of on-policy agents; off-policy ones get half
     "Bandit": 300_000,
     "Copy": 300_000,
     "Reverse": 300_000,
@@ -13,32 +13,24 @@ LEARNING = {  # task -> environment steps of on-policy agents; off-policy ones g
     "Pattern": 300_000,
     "Lipogram": 300_000,
     "GuessNumber": 300_000,
-    "Arithmetic": 1_000_000,
-    "Recall": 1_000_000,
-    "Delay": 1_000_000,
+    "Recall": 300_000,
+    "Delay": 300_000,
     "Password": 300_000,
+    "NGram": 300_000,
+    "Arithmetic": 1_000_000,
+    "Mastermind": 300_000,
+    "TwentyQuestions": 300_000,
 }
-CORE = {**LEARNING, "NGram": 300_000, "Mastermind": 1_000_000, "TwentyQuestions": 1_000_000}
 OFF_POLICY = ("DQN", "SB3 DQN, one-hot")
-OURS = ("random", "PPO", "DQN")
 STOCK = ("SB3 PPO, one-hot", "SB3 DQN, one-hot", "MaskablePPO, one-hot")
-EVERYONE = (*OURS, "GRPO", "behaviour cloning", *STOCK)
-
-
-def learning() -> Suite:
-    """Return our PPO and DQN beside uniform random actions."""
-    return Suite(
-        name="learning",
-        description="Our PPO and DQN, one setting for all tasks, at their default sizes, rewarded at every token.",
-        experiments=tuple(row(task, agent) for task in LEARNING for agent in OURS),
-    )
+EVERYONE = ("random", "PPO", "DQN", "GRPO", "behaviour cloning", *STOCK)
 
 
 def core() -> Suite:
     """Return all agents on all tasks with an exact optimum that are quickly played.
 
     On-policy agents get equal steps, and so do off-policy ones; behaviour cloning sees as many demonstrated tokens
-    as PPO says. What `learning` holds is the same here, so that its rows count.
+    as PPO says.
     """
     return Suite(
         name="core",

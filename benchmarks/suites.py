@@ -164,7 +164,6 @@ _SUITES = {  # name -> what makes it; imported when asked for
     "granularity": "benchmarks.suite_granularity:granularity",
     "frontier": "benchmarks.frontier:suite",
     "real": "benchmarks.real:suite",
-    "learning": "benchmarks.suite_core:learning",
     "sparse": "benchmarks.suite_quick:sparse",
 }
 NAMES = tuple(_SUITES)

@@ -68,17 +68,6 @@ def test_quick_stops_by_scores_only():
     assert {e.target for e in experiments if e.agent != "random"} == {suite_quick.SOLVED}
 
 
-def test_rows_of_learning_count_for_core():
-    def keys(name):
-        return {experiment.key(0): experiment for experiment in suites.get(name).experiments}
-
-    core, learning = keys("core"), keys("learning")
-    assert set(learning) < set(core)
-    assert {(e.task, e.agent) for e in learning.values()} == {
-        (task, agent) for task in suite_core.LEARNING for agent in ("random", "PPO", "DQN")
-    }
-
-
 def test_core_gives_equal_steps():
     steps = {(e.task, e.agent): e.steps for e in suites.get("core").experiments}
     assert len(steps) == len(suite_core.CORE) * 8 and suites.get("core").seeds >= 5

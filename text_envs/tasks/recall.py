@@ -36,7 +36,7 @@ class Recall(Task):
 
     family = "diagnostic"
 
-    def __init__(self, *, vocab_size: int = 16, pairs: int = 3, distance: int = 4, value_length: int = 5) -> None:
+    def __init__(self, *, vocab_size: int = 16, pairs: int = 3, distance: int = 4, value_length: int = 1) -> None:
         self.keys = at_least(4, vocab_size, "vocab_size") // 2
         self.pairs = at_least(1, pairs, "pairs")
         self.distance = at_least(0, distance, "distance")
