@@ -24,14 +24,13 @@ from .policies import (
     TrainedParameters,
     choose,
     constructor_parameters,
-    context_lengths,
-    last_hidden,
     make_optimizer,
     read_value,
     token_log_probs,
     without_head,
     zero_head,
 )
+from .reading import context_lengths, last_hidden
 
 Prior = Literal["mean", "sum", "none"]
 Layout = Sequence[int]

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 from .backbone import Backbone
 from .checkpoint import CheckpointError, write_whole
 from .demonstrations import CloningBatch
-from .policies import ContextReader, token_log_probs
+from .policies import token_log_probs
+from .reading import ContextReader
 
 Settings = Mapping[str, str | int | float | None]
 REPORT = "training.json"

@@ -17,7 +17,8 @@ from .backbone import Backbone, ModelSource, ModelSpec
 from .buffers import PackedTensors
 from .export import check_tokenizer
 from .masks import mask_scores
-from .policies import ContextReader, TransformerPolicy, TransformerQPolicy, token_log_probs
+from .policies import TransformerPolicy, TransformerQPolicy, token_log_probs
+from .reading import ContextReader
 
 ReferenceSource = str | ModelSource | TransformerPolicy | nn.Module
 

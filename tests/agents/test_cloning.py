@@ -20,7 +20,8 @@ from agents.demonstrations import (
 )
 from agents.losses import cloning_loss
 from agents.masks import unpack_masks
-from agents.policies import ContextReader, token_log_probs
+from agents.policies import token_log_probs
+from agents.reading import ContextReader
 from agents.vec_env import VectorEnvAdapter
 
 V = 7

@@ -16,7 +16,8 @@ from agents.buffers import to_device
 from agents.kv_cache import ContextFollower
 from agents.losses import dqn_loss, ppo_loss, q_targets
 from agents.packing import pack
-from agents.policies import ContextReader, token_log_probs
+from agents.policies import token_log_probs
+from agents.reading import ContextReader
 from agents.updates import Update
 
 V, L = 7, 14

@@ -25,7 +25,7 @@ from agents.backbone import Backbone, ModelSpec
 from agents.buffers import to_device
 from agents.kv_cache import ContextFollower, check_cache
 from agents.packing import pack
-from agents.policies import ContextReader
+from agents.reading import ContextReader
 
 V, L = 11, 24
 SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -1,0 +1,85 @@
+"""Observations as hidden states of a language model: whole, packed, or with a key-value cache."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from .backbone import Backbone
+from .buffers import PackedTensors
+from .kv_cache import ContextFollower, Decoder, find_decoder
+
+
+class ContextReader(nn.Module):
+    """A backbone that reads right-padded observations, with or without a key-value cache."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._follower: ContextFollower | None = None
+        self._following = False
+        self._rows: int | None = None  # whose contexts are followed now; other batches are read whole
+
+    @contextmanager
+    def cached(self) -> Iterator[None]:
+        """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
+        self._following = self._decoder is not None
+        self._rows = None
+        if self._follower is not None:
+            self._follower.forget()
+        try:
+            yield
+        finally:
+            self._following = False
+
+    @cached_property
+    def _decoder(self) -> type[Decoder] | None:
+        decoder, reason = find_decoder(self.backbone)
+        if decoder is None:
+            warnings.warn(f"no key-value cache for this model, so contexts are read whole: {reason}", stacklevel=2)
+        return decoder
+
+    def last_hidden(self, obs: Tensor) -> Tensor:
+        """Return (B, D), the hidden state of the last token of each observation (B, L)."""
+        if self._following and not torch.is_grad_enabled() and self._rows in (None, len(obs)):
+            return self._followed(obs)
+        return last_hidden(self.backbone, obs)
+
+    def _followed(self, obs: Tensor) -> Tensor:
+        """Return (B, D) with the cache."""
+        self._rows = len(obs)
+        if self._follower is None or self._follower.n_rows != self._rows:
+            assert self._decoder is not None
+            self._follower = ContextFollower(self.backbone, self._rows, self._decoder)
+        ids = obs.cpu().numpy()
+        return self._follower.last_hidden(ids, (ids != self.backbone.vocab_size).sum(axis=1))
+
+    def packed_hidden(self, packs: Sequence[PackedTensors]) -> Tensor:
+        """Return (N, D), the hidden states at the packs' positions."""
+        return torch.cat([self.backbone.hidden(p.ids)[p.row, p.position] for p in packs])
+
+
+def last_hidden(backbone: Backbone, obs: Tensor) -> Tensor:
+    """Return (B, D), the hidden state of each context's last token, of observations (B, L) read whole."""
+    length, longest = context_lengths(obs, backbone.vocab_size)
+    trimmed = obs[:, :longest].long()
+    hidden = backbone.hidden(trimmed.masked_fill(trimmed == backbone.vocab_size, 0))
+    return hidden[torch.arange(len(obs), device=obs.device), length - 1]
+
+
+def context_lengths(obs: Tensor, pad: int) -> tuple[Tensor, int]:
+    """Return (B,) tokens in each right-padded observation (B, L), and the most.
+
+    Raises:
+        ValueError: if one has none.
+    """
+    length = (obs != pad).sum(dim=1)
+    shortest, longest = (int(bound) for bound in torch.aminmax(length))
+    if shortest < 1:
+        raise ValueError(f"an observation holds no token, only the padding {pad}; a context has at least one")
+    return length, longest
