@@ -28,15 +28,15 @@ WORDS = (
 class Lipogram(MachineTask):
     """Write words that all avoid one letter.
 
-    Shown: the forbidden letter, uniform over `letters`. Said: words with spaces between them, at most `length`
-    tokens; the end action closes the utterance and counts. Earns: the number of letters in words of the list that
-    do without the forbidden letter, less 1 for each other word, over `length`. A last word that is only the
-    beginning of an allowed one counts for nothing. Words may be said again, and long ones pay more, because
-    they need fewer spaces: the best is a little less than 1, 0.875 with the defaults, and random tokens earn
-    less than silence, -0.08.
+    Shown: the forbidden letter, uniform over `letters`. Said: words with one space between them, at most `length`
+    tokens; the end action closes the utterance. Earns: the share of the budget that is right, which is each letter
+    with which the text goes on to be words of the list that do without the forbidden letter, and each space after
+    such a word. Any other token is a mistake: neither it nor what follows counts, up to and with the next space.
+    Words may be said again, and the last need not be finished, so the best is 1; random tokens earn about 0.08
+    with the defaults.
 
     Args:
-        words: the list; more and longer words make a larger machine.
+        words: the list.
         letters: those that may be forbidden.
         length: the budget.
 
@@ -90,21 +90,19 @@ class Lipogram(MachineTask):
 def _machine(words: Sequence[str], tokenizer: CharacterTokenizer) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the (S, V) following states and points of a machine that reads words of a list.
 
-    States are the beginnings of words, first the empty one, and a last one for what is none. Each token earns or
-    costs what it changes about the number of letters in words of the list, less the number of other words.
+    States are the beginnings of words, first the empty one, and a last one where a mistake waits for its space.
     """
     states = sorted({word[:end] for word in ["", *words] for end in range(len(word) + 1)})
     number = {state: i for i, state in enumerate(states)}
-    letters, other = tokenizer.vocab_size - 2, len(states)
-    following = np.full((other + 1, letters + 2), other)
-    following[:, letters:] = 0, CLOSED  # after a space, after the end action
+    space, mistaken = tokenizer.vocab_size - 2, len(states)
+    following = np.full((mistaken + 1, tokenizer.vocab_size), mistaken)
+    following[mistaken, space] = number[""]
+    following[:, -1] = CLOSED
     points = np.zeros(following.shape)
-    worth = dict.fromkeys(states, 0) | {word: len(word) for word in words}
-    for state, i in number.items():  # a beginning comes before what it is the beginning of
-        points[i, :letters] = -1 - worth[state]
-        points[i, letters] = -1 if state and not worth[state] else 0
+    for state, i in number.items():
         if state:
-            said = number[state[:-1]], tokenizer.encode(state[-1])[0]
-            following[said] = i
-            points[said] = worth[state] - worth[state[:-1]]
+            letter = number[state[:-1]], tokenizer.encode(state[-1])[0]
+            following[letter], points[letter] = i, 1
+        if state in words:
+            following[i, space], points[i, space] = number[""], 1
     return following, points

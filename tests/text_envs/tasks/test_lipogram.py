@@ -10,12 +10,17 @@ TINY = {"words": ["a", "ab", "ba", "bb"], "letters": "ab"}
 
 
 def points(text, allowed):
-    """Return the letters in allowed words, less the other words but for an unfinished last one."""
-    *finished, last = text.split(" ")
-    total = sum(len(word) if word in allowed else -1 for word in finished if word)
-    if last in allowed:
-        return total + len(last)
-    return total - (not any(word.startswith(last) for word in allowed))
+    """Return the characters with which the text goes on to be allowed words with spaces between them."""
+    total, word = 0, ""
+    for character in text:
+        if word is None:  # a mistake waits for its space
+            word = "" if character == " " else None
+        elif character == " ":
+            total, word = (total + 1, "") if word in allowed else (total, None)
+        else:
+            word += character
+            total, word = (total + 1, word) if any(a.startswith(word) for a in allowed) else (total, None)
+    return total
 
 
 def texts_of(task, rng, count):
@@ -37,25 +42,34 @@ def test_scores_are_those_of_a_set_of_words():
         reward = env.step(text)[1]
         assert reward == points(text, allowed) / 16, (letter, text)
         seen.add(reward)
-    assert min(seen) < 0 and len(seen) > 10
+    assert len(seen) > 10
 
 
 @pytest.mark.parametrize(
     ("text", "earned"),
-    [("", 0), ("sun", 3), ("su", 0), ("su ", -1), ("sun sun", 6), ("  sun ", 3), ("sunx", -1), ("sunx xx sky", 1)],
+    [
+        ("", 0),
+        ("su", 2),
+        ("sun ", 4),
+        ("sun s", 5),
+        ("sun  sky sky", 7),
+        (" sun sun", 3),
+        ("sux sun", 5),
+        ("me sky", 4),
+    ],
 )
-def test_words_earn_their_letters(text, earned):
+def test_what_goes_on_to_be_allowed_words_is_paid(text, earned):
     env = UtteranceEnv(Lipogram(letters="e"))
     assert env.reset(seed=0)[0] == "e"
     assert env.step(text)[1] == earned / 16
 
 
-def test_dense_pays_a_word_when_it_is_one():
-    task = Lipogram(words=["sun", "sung"], letters="e", length=8)
+def test_dense_pays_each_right_token():
+    task = Lipogram(words=["sun", "sung"], letters="e", length=10)
     env = TokenEnv(task, dense=True)
     env.reset(seed=0)
-    rewards = [env.step(token)[1] for token in task.codec.encode("sunge s ")]
-    np.testing.assert_allclose(np.array(rewards) * 8, [0, 0, 3, 1, -5, 0, 0, -1])
+    rewards = [env.step(token)[1] for token in task.codec.encode("sung sue s")]
+    np.testing.assert_allclose(np.array(rewards) * 10, [1, 1, 1, 1, 1, 1, 1, 0, 0, 1])
 
 
 def test_the_machine_is_the_environment(check_enumeration):
@@ -66,16 +80,16 @@ def test_the_machine_is_the_environment(check_enumeration):
 def test_values_are_those_of_simulation(check_simulation):
     task = Lipogram()
     check_simulation(task)
-    assert task.random_return() < 0 < task.optimal_return() < 1
+    assert 0 < task.random_return() < 0.1
+    assert task.optimal_return() == 1
 
 
-def test_the_best_are_the_longest_words():
-    task = Lipogram(words=["oak", "plum", "elder"], letters="ed", length=9)
+def test_the_best_says_allowed_words_to_the_end():
+    task = Lipogram(words=["oak", "plum", "elder"], letters="d", length=10)
     env = UtteranceEnv(task)
     env.reset(seed=0)
-    best = task.demonstrate(env.unwrapped._engine.said())[0]
-    assert task.codec.decode(best) == "plum plum"
-    assert task.optimal_return() == pytest.approx(8 / 9)
+    best = task.codec.decode(task.demonstrate(env.unwrapped._engine.said())[0])
+    assert len(best) == 10 and points(best, {"oak", "plum"}) == 10
 
 
 def test_the_list_is_what_it_says():
