@@ -1,7 +1,6 @@
 """Any Hugging Face causal language model as: token ids -> hidden states -> scores of the actions.
 
-Loading (config, folder, Hub id, GGUF file, module), LoRA and precision live here; value heads and sampling
-live in `policies.py`.
+LoRA and precision live here, loading in `models.py`, value heads and sampling in `policies.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,43 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, Cache, GPT2Config, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .activations import fuse_activations
 from .checkpoint import CheckpointError, weights_hash
-
-ModelSource = str | Path | PreTrainedConfig | PreTrainedModel
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a policy is built from.
-
-    Attributes:
-        model: a config (random weights), a folder, a Hub id, a GGUF file, a module, or None for `tiny_config`.
-        lora: None (train every weight), a rank, or a `peft.LoraConfig`.
-        dtype: None (float32 throughout) or "bfloat16" / "float16": activations under autocast, frozen weights
-            stored so, trained weights and optimiser state in float32.
-        dropout: whether dropout is active in updates. Off by default: sampled and trained policy must agree.
-        trust_remote_code: handed to transformers as it is.
-        gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations:
-            about a third more time, memory of one layer.
-        compile: run whole contexts (not the cached single tokens) through `torch.compile` with dynamic shapes.
-        frozen: no weight is trained.
-
-    A checkpoint of a policy whose base is never trained (`lora` or `frozen`) and was given as a folder, a Hub id or
-    a GGUF file names it and its hash and holds the rest; any other model is held whole.
-    """
-
-    model: ModelSource | None = None
-    lora: int | Any | None = None
-    dtype: str | torch.dtype | None = None
-    dropout: bool = False
-    trust_remote_code: bool = False
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    frozen: bool = False
+from .models import ModelSpec, address, as_dtype, load_model, tiny_config
 
 
 class FreshCache(Cache):
@@ -85,78 +52,6 @@ class FreshCache(Cache):
         return query_length, 0
 
 
-def tiny_config(vocab_size: int, context_length: int) -> GPT2Config:
-    """Return the default model: GPT-2 with 2 layers, width 64 and 4 heads, without dropout.
-
-    Weights are drawn wider than GPT-2's 0.02, which at this width keeps it from learning to look things up.
-    """
-    return GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=context_length,
-        n_embd=64,
-        n_layer=2,
-        n_head=4,
-        initializer_range=0.1,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-def load_model(source: ModelSource, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Return a float32 causal language model from any of the sources that `ModelSpec.model` names.
-
-    Raises:
-        FileNotFoundError: if a path that looks local does not exist.
-        TypeError: if the source is of another kind.
-        ValueError: if transformers has no causal language model of that kind (T5, say).
-    """
-    try:
-        return _load_model(source, trust_remote_code)
-    except ValueError as error:
-        if "Unrecognized configuration class" not in str(error):
-            raise
-        kind = source.model_type if isinstance(source, PreTrainedConfig) else source
-        raise ValueError(
-            f"model={str(kind)!r} is no causal language model (an encoder, or an encoder and a decoder); use one "
-            "that continues a text from left to right, such as GPT-2 or Llama"
-        ) from error
-
-
-def _load_model(source: ModelSource, trust_remote_code: bool) -> PreTrainedModel:
-    if isinstance(source, PreTrainedModel):
-        return copy.deepcopy(source).float()  # a caller's module is not trained behind its back
-    if isinstance(source, PreTrainedConfig):
-        config = copy.deepcopy(source)  # nor is a caller's config changed
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).float()
-    if not isinstance(source, str | Path):
-        raise TypeError(
-            f"model={source!r} is a {type(source).__name__}; pass a transformers config, a folder, a Hub id, "
-            "a .gguf file or a PreTrainedModel"
-        )
-    path = Path(source).expanduser()
-    looks_local = isinstance(source, Path) or path.suffix == ".gguf" or str(source).startswith((".", "/", "~"))
-    if looks_local and not path.exists():
-        raise FileNotFoundError(f"model={str(source)!r} does not exist; give a folder, a .gguf file or a Hub id")
-    if path.suffix == ".gguf":
-        return _load_gguf(path)
-    where = str(path) if path.exists() else str(source)
-    return AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=trust_remote_code)
-
-
-def _load_gguf(path: Path) -> PreTrainedModel:
-    """Return a GGUF file's model as an ordinary one (as loaded it is marked quantised, which trainers refuse)."""
-    loaded = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
-    config = copy.deepcopy(loaded.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config).float()
-    model.load_state_dict(loaded.state_dict())
-    return model
-
-
 class Backbone(nn.Module):
     """A causal language model cut where an agent needs it: below its output layer.
 
@@ -186,7 +81,7 @@ class Backbone(nn.Module):
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.dropout = spec.dropout
-        dtype = None if spec.dtype is None else _as_dtype(spec.dtype)
+        dtype = None if spec.dtype is None else as_dtype(spec.dtype)
         self.dtype: torch.dtype | None = None  # while the model is looked at
         self._context: Cache | None = FreshCache()
         self._compile = False
@@ -194,7 +89,7 @@ class Backbone(nn.Module):
         self._check_outputs()
         self.source, self._base_hash = self.config, None
         if isinstance(source, str | Path) and (spec.lora is not None or spec.frozen):
-            self.source, self._base_hash = _address(source), weights_hash(self.model)
+            self.source, self._base_hash = address(source), weights_hash(self.model)
         if spec.lora is not None:
             self._add_lora(spec.lora)
         self.language_head: nn.Linear | None = None
@@ -330,6 +225,11 @@ class Backbone(nn.Module):
             )
         if not isinstance(head, nn.Linear):
             raise ValueError(f"{name} has no linear output layer (found {head!r}); pass a causal language model")
+        if self.model.base_model is self.model:
+            raise ValueError(
+                f"{name} does not tell where its layers end and its output layer begins (base_model_prefix="
+                f"{self.model.base_model_prefix!r} names no part of it); use another model, such as GPT-2 or Llama"
+            )
         embedding: Any = self.model.get_input_embeddings()
         outputs = min(head.out_features, embedding.num_embeddings)
         if outputs < self.vocab_size:
@@ -435,12 +335,6 @@ def _close(left: Tensor, right: Tensor) -> bool:
     return torch.allclose(left, right, rtol=1e-3, atol=1e-3 * right.abs().max().item())
 
 
-def _address(source: str | Path) -> str:
-    """Return a path from the root, or a Hub id as it is."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else str(source)
-
-
 def _leave_base_out(backbone: Backbone, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
     """Put the hash of an untrained, named base into a state dict in place of its weights."""
     if backbone._base_hash is None:
@@ -475,15 +369,6 @@ def _expect_same_base(backbone: Backbone, state: dict[str, Any], prefix: str, *u
         )
     own = dict(backbone.named_parameters(remove_duplicate=False))
     state.update({prefix + name: own[name].detach() for name in backbone._base_names})
-
-
-def _as_dtype(name: str | torch.dtype) -> torch.dtype:
-    known = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    if isinstance(name, torch.dtype) and name in known.values():
-        return name
-    if name not in known:
-        raise ValueError(f"dtype={name!r}; choose from {sorted(known)} or None for float32")
-    return known[name]
 
 
 def _is_tied(model: PreTrainedModel) -> bool:

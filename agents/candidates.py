@@ -16,9 +16,10 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from .backbone import Backbone, ModelSource, ModelSpec
+from .backbone import Backbone
 from .losses import log_prob_and_entropy
 from .masks import MaskedPolicy, mask_scores
+from .models import ModelSource, ModelSpec
 from .policies import (
     QPolicy,
     TrainedParameters,

@@ -20,10 +20,11 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .backbone import Backbone, ModelSource, ModelSpec
+from .backbone import Backbone
 from .buffers import PackedTensors
 from .losses import dueling_q, log_prob_and_entropy
 from .masks import MaskedPolicy, mask_scores, unpack_masks
+from .models import ModelSource, ModelSpec
 from .reading import ContextReader
 
 _CHUNK_ELEMENTS = 2**25  # scores held at once (128 MiB in float32) when the vocabulary is large

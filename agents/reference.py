@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .algorithm import TextAlgorithm, find_tokenizer
-from .backbone import Backbone, ModelSource, ModelSpec
+from .backbone import Backbone
 from .buffers import PackedTensors
 from .export import check_tokenizer
 from .masks import mask_scores
+from .models import ModelSource, ModelSpec
 from .policies import TransformerPolicy, TransformerQPolicy, token_log_probs
 from .reading import ContextReader
 

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from transformers import LlamaConfig, PreTrainedModel
 
 from .algorithm import TextAlgorithm
-from .backbone import Backbone, ModelSource, ModelSpec, load_model
+from .backbone import Backbone
 from .checkpoint import weights_hash
 from .corpus import Corpus, digest_of, encode, read_corpus, split, train_tokenizer, vocabulary
 from .demonstrations import (
@@ -34,6 +34,7 @@ from .demonstrations import (
 )
 from .export import save_pretrained
 from .fitting import Fitted, Run, Schedule, fit, unigram_loss
+from .models import ModelSource, ModelSpec, load_model
 
 __all__ = ["Fitted", "clone", "pretrain", "small_config", "train_tokenizer"]
 

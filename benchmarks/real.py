@@ -27,8 +27,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from transformers import AutoTokenizer
 
 from agents import PPO, TransformerPolicy
-from agents.backbone import load_model
 from agents.buffers import pack_buckets
+from agents.models import load_model
 from text_envs.sources import cache_folder, smollm2
 
 from .evaluation import make_env

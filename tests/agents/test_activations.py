@@ -6,7 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PhiConfig
 
 from agents.activations import fuse_activations
-from agents.backbone import Backbone, ModelSpec
+from agents.backbone import Backbone
+from agents.models import ModelSpec
 
 V = 11
 GPT2 = GPT2Config(vocab_size=V, n_positions=14, n_embd=16, n_layer=2, n_head=2)

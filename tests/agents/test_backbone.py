@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     GPT2Config,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     OPTConfig,
@@ -19,8 +20,9 @@ from transformers import (
     XLNetConfig,
 )
 
-from agents.backbone import Backbone, ModelSpec
+from agents.backbone import Backbone
 from agents.checkpoint import CheckpointError, weights_hash
+from agents.models import ModelSpec
 
 V, L = 11, 16
 SMALL = {"vocab_size": V, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -52,9 +54,15 @@ def folder(tmp_path: Path) -> Path:
             XLNetConfig(vocab_size=V, d_model=16, n_layer=1, n_head=2, d_inner=16),
             "XLNetLMHeadModel reads",
         ),
+        (
+            Llama4TextConfig(
+                **SMALL, num_key_value_heads=2, intermediate_size=24, intermediate_size_mlp=24, pad_token_id=0
+            ),
+            "Llama4ForCausalLM does not tell where its layers end",
+        ),
     ],
 )
-def test_what_is_not_causal_is_refused(model: object, message: str) -> None:
+def test_what_cannot_be_read_is_refused(model: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(model)
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopT
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from agents import DQN, GRPO, PPO, Checkpoint, StopAtKL, StopAtScore, TextMetrics, resume, runs
-from agents.backbone import tiny_config
+from agents.models import tiny_config
 from agents.vec_env import VectorEnvAdapter
 
 SMALL: dict[str, Any] = {"seed": 0, "device": "cpu"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents import PPO, BehaviourCloning, Checkpoint, resume
-from agents.backbone import Backbone, ModelSpec
+from agents.backbone import Backbone
 from agents.demonstrations import (
     Demonstration,
     EpisodeRecorder,
@@ -20,6 +20,7 @@ from agents.demonstrations import (
 )
 from agents.losses import cloning_loss
 from agents.masks import unpack_masks
+from agents.models import ModelSpec
 from agents.policies import token_log_probs
 from agents.reading import ContextReader
 from agents.vec_env import VectorEnvAdapter

@@ -18,9 +18,10 @@ from transformers import (
 )
 
 import agents
-from agents.backbone import Backbone, ModelSpec
+from agents.backbone import Backbone
 from agents.decoding import FAMILIES, LeanDecoder, out_of_sight
 from agents.kv_cache import CacheDecoder, ContextFollower, check_cache, find_decoder
+from agents.models import ModelSpec
 
 V, L = 11, 24
 GPT2 = {"vocab_size": V, "n_positions": L, "n_embd": 32, "n_layer": 2, "n_head": 4}

@@ -11,10 +11,11 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from transformers import GPT2Config, LlamaConfig
 
 import agents
-from agents.backbone import Backbone, ModelSpec
+from agents.backbone import Backbone
 from agents.buffers import to_device
 from agents.kv_cache import ContextFollower
 from agents.losses import dqn_loss, ppo_loss, q_targets
+from agents.models import ModelSpec
 from agents.packing import pack
 from agents.policies import token_log_probs
 from agents.reading import ContextReader

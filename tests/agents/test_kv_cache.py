@@ -21,9 +21,10 @@ from transformers import (
     RecurrentGemmaConfig,
 )
 
-from agents.backbone import Backbone, ModelSpec
+from agents.backbone import Backbone
 from agents.buffers import to_device
 from agents.kv_cache import ContextFollower, check_cache
+from agents.models import ModelSpec
 from agents.packing import pack
 from agents.reading import ContextReader
 

@@ -13,8 +13,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, MambaConfig
 
 import agents
-from agents.backbone import Backbone, ModelSpec, load_model
+from agents.backbone import Backbone
 from agents.checkpoint import CheckpointError
+from agents.models import ModelSpec, load_model
 from agents.policies import choose, token_log_probs
 
 LLAMA = LlamaConfig(vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)

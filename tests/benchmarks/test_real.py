@@ -11,8 +11,8 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import text_envs
-from agents.backbone import load_model
 from agents.export import fast_tokenizer
+from agents.models import load_model
 from benchmarks import real, real_report
 from benchmarks.suites import Experiment
 from text_envs.sources import smollm2
