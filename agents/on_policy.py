@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from .masks import ask_masks, restricts
+from .policies import token_sizes
 from .reference import ReferenceAlgorithm
 from .updates import Update, memory_advice
 
@@ -24,6 +26,8 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
     micro_batch_size: int | None = None
 
     def _setup_model(self) -> None:
+        if not isinstance(self.action_space, spaces.Discrete):  # the buffer, made first, would stumble over it
+            token_sizes(self.observation_space, self.action_space)
         super()._setup_model()
         self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
 

@@ -56,7 +56,7 @@ def without_head(backbone: Backbone) -> Backbone:
     return backbone
 
 
-def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[int, int]:
+def token_sizes(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[int, int]:
     """Return (V, L) of a token environment.
 
     Raises:
@@ -129,7 +129,7 @@ class TransformerPolicy(MaskedPolicy):
             raise ValueError("use_sde=True is for continuous actions; tokens are discrete")
         if value_trunk not in ("shared", "detached", "separate"):
             raise ValueError(f"value_trunk={value_trunk!r}; choose 'shared', 'detached' or 'separate'")
-        vocab_size, length = _check_spaces(observation_space, action_space)
+        vocab_size, length = token_sizes(observation_space, action_space)
         self.spec = ModelSpec(model, lora, dtype, dropout, trust_remote_code, gradient_checkpointing, compile)
         self.value_trunk = value_trunk
         self.reader = ContextReader(Backbone(self.spec, vocab_size, length))
@@ -248,7 +248,7 @@ class TransformerQNetwork(TrainedParameters, MaskedPolicy):
         dueling: bool = False,
     ) -> None:
         super().__init__(observation_space, action_space)
-        vocab_size, length = _check_spaces(observation_space, action_space)
+        vocab_size, length = token_sizes(observation_space, action_space)
         self.reader = ContextReader(Backbone(spec, vocab_size, length, fresh_head=True))
         self.value_head: nn.Linear | None = None
         if dueling:

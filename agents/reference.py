@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .algorithm import TextAlgorithm, find_tokenizer
 from .backbone import Backbone
@@ -120,6 +120,11 @@ class ReferencePolicy(nn.Module):
         if isinstance(source, nn.Module) and not isinstance(source, PreTrainedModel):
             module: Any = LogProbModule(source, live.vocab_size)  # it has what of a backbone is read
             return ModuleReader(module)
+        if not isinstance(source, str | Path | PreTrainedConfig | PreTrainedModel):
+            raise TypeError(
+                f"reference={source!r} is a {type(source).__name__}; pass 'initial', a policy, a folder, a Hub id, "
+                "a .gguf file, a PreTrainedModel, or a module of ids (B, T) -> log-probabilities (B, T, V)"
+            )
         spec = ModelSpec(source, dtype=policy.spec.dtype, frozen=True)
         return ContextReader(Backbone(spec, live.vocab_size, live.context_length))
 

@@ -137,6 +137,12 @@ def test_other_spaces_are_refused() -> None:
         agents.TransformerPolicy(box, spaces.Discrete(3), lambda _: 1e-3)
 
 
+@pytest.mark.parametrize("algorithm", [agents.PPO, agents.BehaviourCloning])
+def test_continuous_actions_are_refused(algorithm: type) -> None:
+    with pytest.raises(ValueError, match=r"action space Box.* is not a token environment"):
+        algorithm("TransformerPolicy", "Pendulum-v1")
+
+
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [("./no/such/folder", FileNotFoundError, "does not exist"), (3, TypeError, "model=3 is a int")],

@@ -118,6 +118,11 @@ def test_other_shapes_are_refused_at_once(vector_env: Callable, module: nn.Modul
         ReferencePolicy(model.policy, module)
 
 
+def test_what_is_no_reference_is_refused(vector_env: Callable) -> None:
+    with pytest.raises(TypeError, match=r"reference=3 is a int; pass 'initial', a policy"):
+        make(vector_env, 3)
+
+
 def test_what_the_reference_never_says_is_told(vector_env: Callable) -> None:
     bigram = Bigram(VOCAB)
     with torch.no_grad():
