@@ -1,8 +1,8 @@
-"""Suite `real`: SmolLM2-135M-Instruct continues movie-review sentences and is paid VADER's sentiment.
+"""Suite `real`: SmolLM2-135M-Instruct on the tasks of `real_tasks.py`.
 
-PPO with LoRA against the model itself, the best of four of its samples, and TRL's GRPOTrainer on the same prompts
-and reward. All are measured alike: held-out prompts, float32, one KL estimator. What a run costs is counted in
-training seconds (evaluation excluded) and generated tokens.
+PPO with LoRA against the model itself and the best of four of its samples; on Sentiment also TRL's GRPOTrainer with
+the same prompts and reward. All are measured alike: held-out prompts, float32, one KL estimator. What a run costs
+is counted in training seconds (evaluation excluded) and generated tokens.
 """
 
 from __future__ import annotations
@@ -32,21 +32,19 @@ from agents.models import load_model
 from text_envs.sources import cache_folder, smollm2
 
 from .evaluation import make_env
-from .suites import Experiment, Suite
+from .real_tasks import MAX_NEW_TOKENS, TASKS, RealTask
+from .suites import Experiment, Suite, resolve
 from .trial import Report, derived_seed
 
-ENV_ID = "text_envs/Sentiment-v0"
-ENV = {"prompts": "movie_reviews", "prompt_words": 6, "max_new_tokens": 24}
-HELD_OUT = 512  # completions of the final evaluation
 CHECKPOINT = 256  # completions of an evaluation during training
 BEST_OF = 4
 EVAL_ENVS = 64
 SIDE_BY_SIDE = 10
 _TRAIN, _EVALUATE = 0, 1
 
-LEARN = {
+LEARN = {  # PPO's settings, the same for all tasks
     "learning_rate": 3e-4,
-    "n_steps": 24,
+    "n_steps": MAX_NEW_TOKENS,
     "batch_size": 384,
     "n_epochs": 1,
     "gae_lambda": 1.0,
@@ -57,30 +55,31 @@ LEARN = {
 def suite() -> Suite:
     """Return the suite."""
 
-    def row(agent: str, trial: str, steps: int = 0, **agent_kwargs: Any) -> Experiment:
+    def row(task: RealTask, agent: str, trial: str, steps: int = 0, **agent_kwargs: Any) -> Experiment:
         return Experiment(
-            task="Sentiment, SmolLM2",
+            task=task.name,
             agent=agent,
-            env_id=ENV_ID,
+            env_id=task.env_id,
             factory=f"benchmarks.real:{trial}",
-            env_kwargs=ENV,
+            env_kwargs=task.env_kwargs,
             agent_kwargs=agent_kwargs,
             steps=steps,
             num_envs=32,
-            eval_episodes=HELD_OUT,
             trial=f"benchmarks.real:{trial}",
             tags=("trl",) if trial == "train_grpo" else (),
         )
 
+    def rows(task: RealTask) -> Iterator[Experiment]:
+        yield row(task, "reference", "measure_reference")
+        yield row(task, f"best of {BEST_OF}", "measure_best_of")
+        yield row(task, "PPO", "train_ppo", steps=task.steps, **LEARN)
+
+    trl = row(TASKS[0], "TRL GRPO", "train_grpo", steps=40_320, learning_rate=1e-4, beta=0.02, batch=16)
+    sentiment, *others = map(rows, TASKS)
     return Suite(
         name="real",
-        description="SmolLM2-135M-Instruct on movie reviews, VADER as reward: PPO, best-of-4, TRL.",
-        experiments=(
-            row("reference", "measure_reference"),
-            row(f"best of {BEST_OF}", "measure_best_of"),
-            row("PPO", "train_ppo", steps=46_080, **LEARN),
-            row("TRL GRPO", "train_grpo", steps=40_320, learning_rate=1e-4, beta=0.02, batch=16),
-        ),
+        description="SmolLM2-135M-Instruct on reviews, keywords and summaries: PPO, best-of-4, TRL.",
+        experiments=(*sentiment, trl, *chain.from_iterable(others)),
         seeds=1,
         sections="benchmarks.real_report:sections",
     )
@@ -308,7 +307,9 @@ def train_ppo(experiment: Experiment, seed: int, report: Report) -> dict[str, An
     )
     progress = Progress(judge, experiment.steps, report)
     model.learn(experiment.steps, callback=_PPOCurve(progress))
-    return progress.row(model.num_timesteps, lambda: judge.policy(model.policy.backbone.merged()), HELD_OUT)
+    return progress.row(
+        model.num_timesteps, lambda: judge.policy(model.policy.backbone.merged()), experiment.eval_episodes
+    )
 
 
 class _PPOCurve(BaseCallback):
@@ -390,7 +391,7 @@ def train_grpo(experiment: Experiment, seed: int, report: Report) -> dict[str, A
         trainer.add_callback(Curve())
         progress.clock = Clock()
         trainer.train()
-        return progress.row(tokens, policy, HELD_OUT)
+        return progress.row(tokens, policy, experiment.eval_episodes)
 
 
 def smollm2_folder() -> Path:
@@ -429,4 +430,6 @@ def _device() -> str:
 
 def _make_env(experiment: Experiment, num_envs: int, split: str) -> VectorEnv:
     keywords = {**experiment.env_kwargs, "split": split, "tokenizer": load_tokenizer()}
+    if isinstance(named := keywords["prompts"], str) and ":" in named:
+        keywords["prompts"] = resolve(named)()
     return make_env(experiment.env_id, num_envs, keywords)
