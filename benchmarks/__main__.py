@@ -258,13 +258,14 @@ def _report(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from . import progress, report
+    from .document import refresh_readme
 
     text = "" if options.readme is None else options.readme.read_text(encoding="utf-8")
     document, files = report.write(options.folder)
     progress.print_document_tables(Console(), document)
     if options.readme is not None:
         name = options.folder.resolve().name
-        options.readme.write_text(report.refresh_readme(text, name, document), encoding="utf-8")
+        options.readme.write_text(refresh_readme(text, name, document.readme()), encoding="utf-8")
         files = [*files, options.readme]
     print(f"wrote {files[0]} (open it in a browser), {', '.join(f.name for f in files[1:3])}"
           f" and {len(files) - 3} more")  # fmt: skip

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from .drawing import Figure, Ink, style_sheet
+from .errors import UserError
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,20 @@ def one_line(text: str) -> str:
 def slug(text: str) -> str:
     """Return a text as an anchor."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def refresh_readme(text: str, name: str, content: str) -> str:
+    """Return a README with the block `<!-- results:NAME -->` ... `<!-- /results -->` renewed.
+
+    Raises:
+        UserError: if it has no such block.
+    """
+    block = re.compile(rf"(<!-- results:{re.escape(name)} -->\n).*?(<!-- /results -->)", re.DOTALL)
+    if not block.search(text):
+        raise UserError(
+            f"no block <!-- results:{name} --> ... <!-- /results -->; add one where the table should stand"
+        )
+    return block.sub(lambda found: f"{found[1]}\n{content}\n{found[2]}", text)
 
 
 @cache

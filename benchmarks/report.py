@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from . import report_runs, report_summary, report_tasks, suites
 from .document import Document, Section, Table, text_row
 from .drawing import inks
-from .errors import UserError
 from .scores import FEW_SEEDS, Results, load
 
 
@@ -101,17 +99,3 @@ def _failures(results: Results) -> Iterable[Section]:
     if results.failures:
         rows = tuple(text_row(f["trial"], f["error"].strip().splitlines()[-1]) for f in results.failures)
         yield Section("Failures", (), (), (Table(("trial", "error"), rows, labels=2),))
-
-
-def refresh_readme(text: str, name: str, document: Document) -> str:
-    """Return a README with the block `<!-- results:NAME -->` ... `<!-- /results -->` renewed.
-
-    Raises:
-        UserError: if it has no such block.
-    """
-    block = re.compile(rf"(<!-- results:{re.escape(name)} -->\n).*?(<!-- /results -->)", re.DOTALL)
-    if not block.search(text):
-        raise UserError(
-            f"no block <!-- results:{name} --> ... <!-- /results -->; add one where the table should stand"
-        )
-    return block.sub(lambda found: f"{found[1]}\n{document.readme()}\n{found[2]}", text)

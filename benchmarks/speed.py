@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import speed_agents, speed_envs
+from .document import Table, markdown_table, refresh_readme, text_row
 from .errors import UserError
 from .timing import Row
 
@@ -34,7 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     parser.add_argument("--quick", action="store_true", help="tiny agents, to see that everything runs; figures "
                         "that mean nothing, so give an --out of their own")  # fmt: skip
+    parser.add_argument("--show", action="store_true", help="print what --out holds as a table; measure nothing")
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="with --show: also renew its block results:speed"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.show:
+        return _show(arguments.out, arguments.readme)
+    if arguments.readme is not None:
+        raise UserError("--readme goes with --show")
     if arguments.quick and arguments.out == parser.get_default("out"):
         raise UserError(f"--quick would replace the measured {arguments.out}; give --out FILE")
     timings = {**SECTIONS, "agents": speed_agents.quick_rows} if arguments.quick else SECTIONS
@@ -50,4 +59,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sections[name] = {"hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows}
         arguments.out.write_text(json.dumps(sections, indent=1) + "\n")
     print(f"written to {arguments.out}")
+    return 0
+
+
+def table(file: Path) -> str:
+    """Return the measured rows as Markdown tables, one a section, each with what they were measured on."""
+    parts = []
+    for section in json.loads(file.read_text(encoding="utf-8")).values():
+        rows = tuple(text_row(row["name"], row["told"]) for row in section["rows"])
+        machine = section["hardware"]
+        device = machine["gpu"] or f"{machine['cpu']}, {section['threads']} thread(s)"
+        parts.append(f"{markdown_table(Table(('what', 'measured'), rows, labels=2))}\nMeasured on {device}.\n")
+    return "\n".join(parts)
+
+
+def _show(file: Path, readme: Path | None) -> int:
+    if not file.exists():
+        raise UserError(f"no timings in {file}; run `text-envs bench speed` first, or name them by --out FILE")
+    print(table(file))
+    if readme is not None:
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(refresh_readme(text, "speed", table(file)), encoding="utf-8")
     return 0

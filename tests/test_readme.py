@@ -72,13 +72,23 @@ RESULTS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob(
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
 def test_results_are_made_from_the_committed_rows(folder):
     from benchmarks import report, scores
+    from benchmarks.document import refresh_readme
 
     document = report.make(scores.load(folder), folder)
     again = "renew it: text-envs report benchmarks/results/" + folder.name
-    assert report.refresh_readme(README, folder.name, document) == README, f"{again} --readme README.md"
+    assert refresh_readme(README, folder.name, document.readme()) == README, f"{again} --readme README.md"
     assert (folder / "report.md").read_text(encoding="utf-8") == document.markdown(), again
     for figure in document.figures():
         assert (folder / "figures" / f"{figure.name}.svg").exists(), again
+
+
+def test_timings_are_those_of_the_committed_file():
+    from benchmarks import speed
+
+    table = speed.table(ROOT / "benchmarks" / "results" / "speed.json")
+    assert between("results:speed").strip() == table.strip(), (
+        "renew it: text-envs bench speed --show --readme README.md"
+    )
 
 
 def test_the_map_names_every_module():

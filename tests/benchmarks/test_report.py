@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from benchmarks import report, scores, suites
-from benchmarks.document import Cell
+from benchmarks.document import Cell, refresh_readme
 from benchmarks.errors import UserError
 from benchmarks.rows import open_for_append
 from benchmarks.runner import ERRORS, ROWS
@@ -289,8 +289,8 @@ def test_the_readme_block_is_renewed(folder):
         "<!-- results:real -->\nkeep\n<!-- /results -->\n",
     )
     text = "before\n" + "between\n".join(blocks)
-    new = report.refresh_readme(text, "quick", document)
+    new = refresh_readme(text, "quick", document.readme())
     assert "replace this" not in new and "| PPO |" in new and "keep" in new and new.startswith("before\n")
-    assert report.refresh_readme(new, "quick", document) == new
+    assert refresh_readme(new, "quick", document.readme()) == new
     with pytest.raises(UserError, match="results:other"):
-        report.refresh_readme(text, "other", document)
+        refresh_readme(text, "other", document.readme())

@@ -133,3 +133,22 @@ def test_memory_of_unfinished_episodes_is_not_scaled_up():
         speed_dqn.memory_row(TINY, measured)["our_bytes"] for measured in (4 * 8 * 50, 4 * 8 * 50 + 4 * 7)
     )
     assert large == pytest.approx(small, rel=0.02)  # all finished, and 28 more transitions in unfinished ones
+
+
+def test_timings_at_hand_are_shown_and_put_into_a_readme(tmp_path, capsys):
+    out, readme = tmp_path / "speed.json", tmp_path / "README.md"
+    with pytest.raises(UserError, match="no timings in .*; run"):
+        speed.main(["--show", "--out", str(out)])
+    with pytest.raises(UserError, match="goes with --show"):
+        speed.main(["--readme", str(readme)])
+    rows = [{"name": "a job", "told": "2.0x (1.9-2.1)"}]
+    hardware = {"cpu": "a core", "gpu": None}
+    out.write_text(json.dumps({"agents": {"hardware": hardware, "threads": 1, "rows": rows}}))
+    readme.write_text("before\n<!-- results:speed -->\nold\n<!-- /results -->\nafter\n")
+    assert speed.main(["--show", "--out", str(out), "--readme", str(readme)]) == 0
+    shown = capsys.readouterr().out.strip()
+    assert "| a job | 2.0x (1.9-2.1) |" in shown and shown.endswith("Measured on a core, 1 thread(s).")
+    written = readme.read_text()
+    assert (
+        shown in written and "old" not in written and written.startswith("before\n") and written.endswith("after\n")
+    )
