@@ -67,6 +67,7 @@ class LearningCurve(BaseCallback):
         self._normalize, self._target, self._seconds = normalize, target, seconds
         self._next = interval
         self._returns: list[float] = []
+        self._clean: dict[int, float] = {}  # of the running episodes: a game pays in several turns
         self._started = time.perf_counter()
 
     def _on_training_start(self) -> None:
@@ -85,11 +86,12 @@ class LearningCurve(BaseCallback):
         self._add_point()
 
     def _collect(self) -> None:
-        """Note the returns of the episodes that ended in this step."""
-        if self.locals["dones"].any():
-            for info in self.locals["infos"]:
-                if "episode" in info:
-                    self._returns.append(float(info.get("reward_clean", info["episode"]["r"])))
+        """Note the returns of the episodes that ended in this step, in clean rewards where they are told."""
+        for row, info in enumerate(self.locals["infos"]):
+            if "reward_clean" in info:
+                self._clean[row] = self._clean.get(row, 0.0) + float(info["reward_clean"])
+            if "episode" in info:
+                self._returns.append(self._clean.pop(row, float(info["episode"]["r"])))
 
     def _trained(self) -> float:
         """Return the seconds of training so far."""

@@ -140,6 +140,23 @@ def test_a_curve_has_the_mean_of_every_interval():
     assert seconds == sorted(seconds)
 
 
+def test_a_curve_sums_the_clean_rewards_of_an_episodes_turns():
+    curve = trial.LearningCurve(20, 40, lambda done: None)
+    model = Model()
+    curve.init_callback(model)
+    curve.on_training_start({}, {})
+    noisy = {"episode": {"r": 99.0}}
+    for model.num_timesteps, infos in (
+        (10, [{"reward_clean": 1.0}, {}]),
+        (20, [{"reward_clean": 2.0, **noisy}, noisy]),  # two turns; and an environment that tells none
+        (30, [{}, {"reward_clean": 5.0}]),
+        (40, [{"reward_clean": 7.0, **noisy}, {"reward_clean": 1.0, **noisy}]),
+    ):
+        curve.update_locals({"infos": infos})
+        assert curve.on_step()
+    assert [point[2] for point in curve.points] == [(3 + 99) / 2, (7 + 6) / 2]
+
+
 def test_training_stops_at_the_first_point_that_reaches_the_target():
     curve, _ = curve_of(9, 1, 7, 7, 9, 9, 9, 9, target=0.7)  # a single episode does not count, an interval does
     assert curve.reached == 40 and [point[0] for point in curve.points] == [20, 40]
