@@ -65,11 +65,12 @@ def cost(results: Results) -> Section:
     groups = [(agent, [r for r in results.rows if r["experiment"]["agent"] == agent]) for agent in results.agents]
     every = (("all", list(results.rows)),) if len(groups) > 1 else ()
     rows = [_cost_row(name, found) for name, found in (*groups, *every)]
-    header = ("agent", "trials", "environment steps", "tokens", "training", "in all", "steps/s")
+    header = ("agent", "trials", "environment steps", "tokens", "training", "in all", "CPU", "steps/s")
     told = [column for column in range(len(header)) if any(row[column].text for row in rows)]
     caption = (
-        "Sums over the agent's trials. In all: evaluation and start included. At token level a step is a token; "
-        "tokens are told where a trial counts them. Energy was not measured and is not estimated."
+        "Sums over the agent's trials. In all: evaluation and start included. CPU: time on a core, where every "
+        "trial counted it; less than the time in all means that other work shared the machine. At token level a "
+        "step is a token; tokens are told where a trial counts them. Energy was not measured and is not estimated."
     )
     table = Table(tuple(header[i] for i in told), tuple(tuple(row[i] for i in told) for row in rows), caption)
     return Section("Cost", tables=(table,))
@@ -87,6 +88,7 @@ def _cost_row(name: str, rows: Sequence[Row]) -> tuple[Cell, ...]:
         Cell(f"{tokens:,}" if tokens else ""),
         Cell(duration(seconds) if seconds else ""),
         Cell(duration(total("wall_seconds"))),
+        Cell(duration(total("cpu_seconds")) if all("cpu_seconds" in row for row in rows) else ""),
         Cell(f"{steps / seconds:,.0f}" if steps and seconds else ""),
     )
 

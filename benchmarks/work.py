@@ -100,7 +100,7 @@ def make_row(trial: Trial, threads: int, report: Report) -> Row:
     from . import machine
 
     torch.set_num_threads(threads)
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
     when = datetime.now(UTC).isoformat(timespec="seconds")
     fields = resolve(trial.experiment.trial)(trial.experiment, trial.seed, report)
     row = {
@@ -111,6 +111,7 @@ def make_row(trial: Trial, threads: int, report: Report) -> Row:
         "seed": trial.seed,
         **fields,
         "wall_seconds": round(time.perf_counter() - started, 3),
+        "cpu_seconds": round(time.process_time() - computed, 3),
         "started": when,
         "threads": threads,
         "versions": machine.versions(),

@@ -67,9 +67,10 @@ def test_cost_sums_what_rows_say(make_row):
         ["random", "1", "", "", "12 s", ""],
         ["all", "3", "3,000", "20 s", "36 s", "150"],
     ]
-    with_tokens = [{**row, "tokens": 5000} for row in rows[:1]]
-    (table,) = report_runs.cost(Results(tuple(with_tokens))).tables
-    assert len(table.rows) == 1 and table.rows[0][table.header.index("tokens")].text == "5,000"
+    counted = [{**rows[0], "tokens": 5000, "cpu_seconds": 9.0}]
+    (table,) = report_runs.cost(Results(tuple(counted))).tables
+    (told,) = table.rows
+    assert [told[table.header.index(name)].text for name in ("tokens", "CPU")] == ["5,000", "9 s"]
 
 
 def test_what_was_run_groups_what_is_alike(make_row):

@@ -12,7 +12,7 @@ from benchmarks.errors import UserError
 from benchmarks.pools import ProcessPool
 from benchmarks.rows import RowWarning, read_rows
 
-TIMES = {"wall_seconds", "started", "process"}
+TIMES = {"wall_seconds", "cpu_seconds", "started", "process"}
 
 
 @pytest.fixture
