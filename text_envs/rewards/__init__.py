@@ -7,6 +7,7 @@ from .calling import RewardError, RewardFunction
 from .classifier import Classifier
 from .fluency import Fluency
 from .grammar import GrammarErrors
+from .judge import Judge, PairwiseJudge, PositionBias, Preference, comparisons, position_bias
 from .lexical import Keywords, Length, Lipogram, Regex, Repetition
 from .overlap import BLEU, ROUGE, ChrF
 from .sentiment import VaderSentiment
@@ -19,9 +20,13 @@ __all__ = [
     "Classifier",
     "Fluency",
     "GrammarErrors",
+    "Judge",
     "Keywords",
     "Length",
     "Lipogram",
+    "PairwiseJudge",
+    "PositionBias",
+    "Preference",
     "ROUGE",
     "Regex",
     "Repetition",
@@ -31,7 +36,9 @@ __all__ = [
     "Similarity",
     "VaderSentiment",
     "WeightedSum",
+    "comparisons",
     "conversational",
     "load_reward",
     "per_sample",
+    "position_bias",
 ]

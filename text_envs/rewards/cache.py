@@ -6,22 +6,14 @@ import json
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Awaitable, Iterable
 from functools import cached_property, partial
-from os import PathLike, fspath
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from os import PathLike
+from typing import Any, cast
 
-from ..spaces import first_surrogate
-from .base import Reward, RewardError, RewardFunction, WeightedSum
-from .calling import Pending, checked, is_awaitable, is_finite
-
-if TYPE_CHECKING:
-    import sqlite3
-
-_OURS = 0x54455256  # marks a file of ours, as SQLite's application_id
-_TABLE = "CREATE TABLE rewards (name TEXT, asked TEXT, value REAL, PRIMARY KEY (name, asked)) WITHOUT ROWID"
+from .base import Reward, RewardFunction, WeightedSum
+from .cache_file import CacheFile
+from .calling import Pending, checked, is_awaitable
 
 
 class Cached(Reward):
@@ -73,16 +65,9 @@ class Cached(Reward):
                 f"path={path!r} and name={name!r}: a file needs a name for the reward, such as "
                 'name="judge, prompt 2", by which it tells one reward, and one version of it, from another'
             )
-        if name is not None and first_surrogate(name) is not None:
-            raise ValueError(
-                f"name={name!r} holds a lone surrogate, half a character, which no file can; leave it out"
-            )
         self.function, self.columns, self.max_size = function, tuple(columns), max_size
-        self.path = None if path is None else Path(fspath(path))
-        self.name = name
+        self.file = None if path is None or name is None else CacheFile(path, name)
         self.hits = self.misses = 0
-        if self.path is not None:
-            self._recall(self.path, [])  # now, so that a damaged file is told early
 
     @cached_property
     def _recent(self) -> OrderedDict[str, float | None]:
@@ -131,8 +116,8 @@ class Cached(Reward):
         """Remember the reward's answers on what was missing, and return all values in order."""
         numbers = checked(self.function, values, *new, none_allowed=True)
         answers = {asked[i]: None if math.isnan(x) else x for i, x in zip(missing, numbers.tolist(), strict=True)}
-        if self.path is not None:
-            self._store(self.path, answers)
+        if self.file is not None:
+            self.file.store(answers)
         self._keep(answers)
         known |= answers
         return [known[key] for key in asked]
@@ -154,8 +139,8 @@ class Cached(Reward):
         """Return what memory and file know of distinct keys."""
         with self._lock:
             known = {key: self._recent[key] for key in keys if key in self._recent}
-        if self.path is not None and len(known) < len(keys):
-            known |= self._recall(self.path, [key for key in keys if key not in known])
+        if self.file is not None and len(known) < len(keys):
+            known |= self.file.recall([key for key in keys if key not in known])
         self._keep(known)
         return known
 
@@ -167,57 +152,6 @@ class Cached(Reward):
             while self.max_size is not None and len(self._recent) > self.max_size:
                 self._recent.popitem(last=False)
 
-    def _recall(self, path: Path, keys: Sequence[str]) -> dict[str, float | None]:
-        found = {}
-        with _opened(path) as file:
-            for key in keys:
-                row = file.execute("SELECT value FROM rewards WHERE name = ? AND asked = ?", (self.name, key))
-                for (value,) in row:
-                    if value is not None and not is_finite(value):
-                        raise RewardError(
-                            f"{path} holds {value!r:.100} for {self.name!r}, which no reward answers: something "
-                            "else wrote it; move the file away, and a new one will be made"
-                        )
-                    found[key] = value
-        return found
-
-    def _store(self, path: Path, values: dict[str, float | None]) -> None:
-        rows = [(self.name, key, value) for key, value in values.items()]
-        with _opened(path) as file:
-            file.execute("BEGIN IMMEDIATE")
-            file.executemany("INSERT OR REPLACE INTO rewards VALUES (?, ?, ?)", rows)
-            file.execute("COMMIT")
-
 
 async def _after(values: Awaitable[Any], finish: Any) -> list[float | None]:
     return finish(await values)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a cache file, or make it; a connection per call, since threads and forks may not share one.
-
-    Raises:
-        RewardError: if the file is damaged, something else, or cannot be read or written.
-    """
-    import sqlite3
-
-    try:
-        with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as file:
-            if file.execute("PRAGMA application_id").fetchone() != (_OURS,):
-                file.execute("BEGIN IMMEDIATE")  # another process may be making it at this moment
-                mark = file.execute("PRAGMA application_id").fetchone()[0]
-                if mark != _OURS:
-                    if mark or file.execute("SELECT name FROM sqlite_master").fetchone():
-                        raise RewardError(f"{path} is a database, but no cache of rewards; name another path")
-                    file.execute(_TABLE)
-                    file.execute(f"PRAGMA application_id = {_OURS}")
-                file.execute("COMMIT")
-            yield file
-    except sqlite3.OperationalError as error:
-        raise RewardError(f"the cache of rewards {path} cannot be used: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise RewardError(
-            f"{path} is damaged, or no cache of rewards ({error}); it was left as it is: move it away, and a new "
-            "one will be made, or name another path"
-        ) from error

@@ -173,11 +173,20 @@ def wait(results: list[Any]) -> list[Any]:
             "an async reward called a reward that waits for async ones, and both would wait forever: await the "
             "async function itself there, or make both terms of one WeightedSum"
         )
-    future = asyncio.run_coroutine_threadsafe(together(results), loop)
+    ended = threading.Event()
+
+    async def work() -> list[Any]:
+        try:
+            return await together(results)
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(work(), loop)
     try:
         return future.result()
     except BaseException:  # an interrupt of this thread, too, stops what is under way
-        future.cancel()
+        if future.cancel():
+            ended.wait(1.0)  # for what rewards do at the end, such as keeping what was answered so far
         raise
 
 
