@@ -1,4 +1,4 @@
-"""`python -m text_envs list | info | play | page`: look at the environments from a terminal."""
+"""`python -m text_envs list | info | play | page | judge`: the environments, and an AI judge, from a terminal."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import Any
 
 import gymnasium as gym
 
+from . import label
 from .catalog import describe, entries, example, make
 from .page import ends, markdown, section, turns
 from .play import play
 from .registration import task_ids
+from .rewards import RewardError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit status."""
     parser = argparse.ArgumentParser(prog="python -m text_envs", description="Text generation environments.")
-    commands = parser.add_subparsers(required=True, metavar="list | info | play | page")
+    commands = parser.add_subparsers(required=True, metavar="list | info | play | page | judge")
     commands.add_parser("list", help="a table of all environments").set_defaults(command=_list)
     info = commands.add_parser("info", help="all there is to know about one, and an example episode")
     info.set_defaults(command=_info)
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page = commands.add_parser("page", help="write a page about all environments, in Markdown")
     page.add_argument("file", type=Path, help="such as docs/environments.md")
     page.set_defaults(command=_page)
+    label.add_command(commands)
     options = parser.parse_args(arguments)
     try:
         return options.command(options)
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except (gym.error.Error, TypeError, ValueError, ImportError, OSError) as error:
+    except (gym.error.Error, RewardError, TypeError, ValueError, ImportError, OSError) as error:
         print(f"text_envs: {error}", file=sys.stderr)
         return 2
 

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from text_envs.__main__ import main
+
+pytest.importorskip("openai")
+
+
+def longer(asked):
+    a, b = len(asked.text("completion A")), len(asked.text("completion B"))
+    return asked.verdict("A" if a > b else "B" if b > a else "TIE")
+
+
+def lines(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_pairs_become_comparisons(serve, tmp_path, capsys):
+    pairs = lines(
+        *(tmp_path / "pairs.jsonl", {"prompt": "p", "a": "long", "b": "x", "id": 3}),
+        *({"prompt": "q", "a": "\u2028", "b": "long"}, {"prompt": "r", "a": "x", "b": "y"}),
+    )
+    (tmp_path / "rubric.txt").write_text("It is long.")
+    out, server = tmp_path / "new" / "comparisons.jsonl", serve(longer)
+    command = ["judge", pairs, "--model", "m", "--base-url", server.url, "--out", str(out)]
+    assert main([*command, "--rubric", str(tmp_path / "rubric.txt")]) == 0
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n")[:-1]]
+    first = {"prompt": "p", "chosen": "long", "rejected": "x"}
+    assert rows == [first, {"prompt": "q", "chosen": "long", "rejected": "\u2028"}]
+    told = capsys.readouterr().out
+    assert "2 of 3 pairs" in told and "1 ties" in told and "disagree on 0%" in told and "6 requests" in told
+    assert "It is long." in str(server.bodies[0])
+    assert main([*command, "--ties"]) == 0
+    last = json.loads(out.read_text(encoding="utf-8").rstrip("\n").rpartition("\n")[2])
+    assert last == {"prompt": "r", "chosen": "x", "rejected": "y", "tie": True}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no pairs"),
+        ('{"prompt": "p", "a": "x"}\n', "pairs.jsonl:1 holds no texts prompt, a and b"),
+        ('{"prompt": "p", "a": "x", "b": 3}\n', "pairs.jsonl:1 holds no texts prompt, a and b"),
+        ("prompt\n", "pairs.jsonl:1: not JSON"),
+    ],
+)
+def test_other_files_are_told_and_nothing_is_written(tmp_path, capsys, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text(content)
+    assert main(["judge", "pairs.jsonl", "--model", "m", "--base-url", "http://127.0.0.1:1/v1"]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "comparisons.jsonl").exists()
+
+
+def test_a_judge_that_fails_is_told_in_a_line(serve, tmp_path, capsys):
+    pairs = lines(tmp_path / "pairs.jsonl", {"prompt": "p", "a": "x", "b": "y"})
+    server = serve(lambda asked: (404, {}, b'{"error": "no such model"}'))
+    assert main(["judge", pairs, "--model", "m", "--base-url", server.url]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("text_envs: 'm' was asked") and "no such model" in error and "Traceback" not in error

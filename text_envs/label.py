@@ -1,0 +1,86 @@
+"""`python -m text_envs judge`: an AI judge makes comparisons of the pairs in a file, for a reward model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .readers import TextFile
+from .rewards import PairwiseJudge, comparisons, position_bias
+
+FIELDS = ("prompt", "a", "b")
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to a parser's."""
+    command = commands.add_parser("judge", help="compare the pairs of a file, as rows for a reward model")
+    command.add_argument("pairs", type=Path, help='a .jsonl file with {"prompt": ..., "a": ..., "b": ...} a line')
+    command.add_argument("--model", required=True, help="its name on the server")
+    command.add_argument("--base-url", help="of the server (default: $OPENAI_BASE_URL, else OpenAI's)")
+    command.add_argument("--key", help="the environment variable that holds the server's key")
+    command.add_argument("--rubric", type=Path, help="a text file that says what counts")
+    command.add_argument("--concurrency", type=int, default=16, help="requests at once")
+    command.add_argument("--cache", type=Path, help="an SQLite file that keeps the answers")
+    command.add_argument("--ties", action="store_true", help='keep ties, with "tie": true')
+    command.add_argument("--out", type=Path, default=Path("comparisons.jsonl"), help="where the rows go")
+    command.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare the pairs and write the rows."""
+    prompts, a, b = read(options.pairs)
+    rubric = {} if options.rubric is None else {"rubric": options.rubric.read_text(encoding="utf-8")}
+    judge = PairwiseJudge(
+        options.model,
+        base_url=options.base_url,
+        key=options.key,
+        concurrency=options.concurrency,
+        cache=options.cache,
+        **rubric,
+    )
+    preferences = judge.compare(prompts, a, b)
+    rows = comparisons(prompts, a, b, preferences, ties=options.ties)
+    write(options.out, rows)
+    ties = sum(preference.choice == "tie" for preference in preferences)
+    bias, usage = position_bias(preferences), judge.usage
+    print(f"{len(rows)} of {len(prompts)} pairs written to {options.out}; {ties} ties")
+    print(f"the two orders disagree on {bias.disagreement:.0%} of the pairs")
+    tokens = f"{usage.prompt_tokens} prompt and {usage.completion_tokens} completion tokens"
+    print(f"{usage.requests} requests, {usage.cached} answers from the cache, {tokens}")
+    return 0
+
+
+def read(path: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return prompts, first and second completions.
+
+    Raises:
+        ValueError: if the file is of another kind, holds no pair, or a line has not those three texts.
+    """
+    if path.suffix.lower() != ".jsonl":
+        raise ValueError(f"pairs are in a .jsonl file, got {path}")
+    rows = []
+    for record in TextFile(path, "prompt").scan():
+        row = [record.fields.get(name) for name in FIELDS]
+        if not all(isinstance(text, str) for text in row):
+            raise ValueError(
+                f"{path}:{record.number} holds no texts prompt, a and b, but {str(record.fields):.200}"
+            )
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path} holds no pairs")
+    prompts, a, b = zip(*rows, strict=True)
+    return list(prompts), list(a), list(b)
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as .jsonl, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".write-", dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        whole.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        os.replace(whole, path)
