@@ -160,13 +160,7 @@ def wait(results: list[Any]) -> list[Any]:
     """
     import asyncio
 
-    with _loops_lock:
-        loop, thread = _loops.get(os.getpid(), (None, None))
-        if loop is None or thread is None or not thread.is_alive():
-            loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=_run, args=(loop,), name="text-envs-async-rewards", daemon=True)
-            thread.start()
-            _loops[os.getpid()] = loop, thread
+    loop, thread = background()
     if threading.current_thread() is thread:
         abandon(results)
         raise RuntimeError(
@@ -188,6 +182,20 @@ def wait(results: list[Any]) -> list[Any]:
         if future.cancel():
             ended.wait(1.0)  # for what rewards do at the end, such as keeping what was answered so far
         raise
+
+
+def background() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    """Return the process's loop for async rewards, and the thread it runs in."""
+    import asyncio
+
+    with _loops_lock:
+        loop, thread = _loops.get(os.getpid(), (None, None))
+        if loop is None or thread is None or not thread.is_alive():
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=_run, args=(loop,), name="text-envs-async-rewards", daemon=True)
+            thread.start()
+            _loops[os.getpid()] = loop, thread
+    return loop, thread
 
 
 def is_failure(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
@@ -22,10 +23,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from ..spaces import first_surrogate
 from ..streams import as_seed
 from .base import Reward
 from .cache_file import CacheFile, Writer
-from .calling import RewardError, is_finite, together
+from .calling import RewardError, background, is_finite, together
 from .packages import missing
 from .verdicts import Message, Unreadable, ask_again
 
@@ -176,7 +178,6 @@ class ChatModel(Reward):
 
     def __post_init__(self) -> None:
         _check(self)
-        json.dumps(self.extra_body)  # now, so that what JSON does not have is told early
         _openai()
         if self.base_url is None and self.key is None:
             self.key = "OPENAI_API_KEY"
@@ -191,9 +192,20 @@ class ChatModel(Reward):
     async def ask(self, questions: Sequence[Question]) -> list[float]:
         """Return the values of the model's answers; questions that come twice are asked once.
 
+        All requests of a process run on the one loop of async rewards, whichever loop asks, so that connections
+        are kept and the limit holds for all.
+
         Raises:
             RewardError: if one is not answered; the other answers so far are kept in the cache.
         """
+        import asyncio
+
+        loop, _ = background()
+        if asyncio.get_running_loop() is loop:
+            return await self._asked(questions)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._asked(questions), loop))
+
+    async def _asked(self, questions: Sequence[Question]) -> list[float]:
         keys = [self._key_of(question) for question in questions]
         places: dict[str, int] = {}
         for i, key in enumerate(keys):
@@ -255,7 +267,8 @@ class ChatModel(Reward):
         except Exception as error:
             reply = _fault(error, self.timeout)
         if isinstance(reply, Answer):
-            return Answer(_without(key, reply.text), reply.problem)
+            text = reply.text.encode(errors="replace").decode()  # half a character could not be sent back
+            return Answer(_without(key, text), reply.problem)
         self.usage.faults += 1
         return replace(reply, reason=_without(key, reply.reason))
 
@@ -290,13 +303,11 @@ class ChatModel(Reward):
         return known
 
     def _here(self) -> tuple[Any, asyncio.Semaphore]:
-        """Return the client and the places for requests that belong to the running event loop."""
+        """Return the client and the places for requests of this process, which has its own loop after a fork."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         if loop not in self._by_loop:
-            for other in [other for other in self._by_loop if other.is_closed()]:
-                del self._by_loop[other]
             client = _openai().AsyncOpenAI(
                 api_key="none",  # each request brings its own
                 base_url=self.base_url,
@@ -304,6 +315,7 @@ class ChatModel(Reward):
                 timeout=self.timeout,
             )
             self._by_loop[loop] = client, asyncio.Semaphore(self.concurrency)
+            weakref.finalize(self, _close, client, loop, os.getpid()).atexit = False
         return self._by_loop[loop]
 
     @cached_property
@@ -382,14 +394,26 @@ def _check(model: ChatModel) -> None:
         )
     if model.budget is not None and model.prices is None:
         raise ValueError(f"budget={model.budget} needs prices=, such as prices=(0.15, 0.6), to tell what is spent")
+    if not (isinstance(model.model, str) and model.model) or first_surrogate(model.model) is not None:
+        raise ValueError(f"model is its name on the server, got {model.model!r}")
+    json.dumps(dict(model.extra_body or {}))  # now, so that what JSON does not have is told early
+    if taken := {"messages", "model", "n", "stream"} & set(model.extra_body or {}):
+        raise ValueError(f"extra_body cannot set {', '.join(sorted(taken))}: the judge does that itself")
     as_seed(model.seed)
-    if model.base_url is not None:
-        parts = urlsplit(model.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-            raise ValueError(
-                'base_url is such as "http://localhost:8000/v1", without a name, password or query (a key goes '
-                "into key=); what was given is not shown"
-            )
+    if model.base_url is not None and not _is_address(model.base_url):
+        raise ValueError(
+            'base_url is such as "http://localhost:8000/v1", without a name, password or query (a key goes into '
+            "key=); what was given is not shown"
+        )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        proper = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        return False
+    return proper and url.isprintable() and not any(character in url for character in "@?# ")
 
 
 def _reply(response: Any, usage: Usage) -> Answer | Fault:
@@ -445,6 +469,14 @@ def _without(key: str, text: str) -> str:
 def _end(text: str, most: int = 300) -> str:
     """Return the end of an answer, where the verdict would be."""
     return text if len(text) <= most else "..." + text[-most:]
+
+
+def _close(client: Any, loop: asyncio.AbstractEventLoop, process: int) -> None:
+    """Close a client on its loop; not in a fork, which shares its connections with the parent."""
+    import asyncio
+
+    if os.getpid() == process:
+        asyncio.run_coroutine_threadsafe(client.close(), loop)
 
 
 def _openai() -> Any:

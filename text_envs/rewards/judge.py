@@ -45,7 +45,8 @@ class Judge(ChatModel):
 
     def __post_init__(self) -> None:
         _check_rubric(self.rubric)
-        if not (len(self.scale) == 2 and all(map(is_finite, self.scale)) and self.scale[0] < self.scale[1]):
+        fits = len(self.scale) == 2 and all(map(is_finite, self.scale)) and self.scale[0] < self.scale[1]
+        if not (fits and is_finite(self.scale[1] - self.scale[0])):
             raise ValueError(f"scale is (the worst score, a larger best score), such as (1, 10), got {self.scale}")
         super().__post_init__()
 
@@ -55,7 +56,7 @@ class Judge(ChatModel):
         Raises:
             RewardError: if the judge gives no verdict on one, or the budget is spent.
         """
-        questions = [self._question(*texts) for texts in zip(prompts, completions, strict=True)]
+        questions = [self._question(*texts) for texts in _rows(prompts, completions)]
         low, high = self.scale if self.normalize else (0.0, 1.0)
         return [(score - low) / (high - low) for score in await self.ask(questions)]
 
@@ -169,8 +170,8 @@ class PairwiseJudge(ChatModel):
         return [sum(next(shares) for _ in texts) / len(texts) for texts in baselines]
 
     async def _preferences(self, prompts: list[str], a: list[str], b: list[str]) -> list[Preference]:
-        straight = [self._question(*texts) for texts in zip(prompts, a, b, strict=True)]
-        swapped = [self._question(*texts) for texts in zip(prompts, b, a, strict=True)]
+        straight = [self._question(*texts) for texts in _rows(prompts, a, b)]
+        swapped = [self._question(*texts) for texts in _rows(prompts, b, a)]
         values = await self.ask([*straight, *swapped])
         return [
             Preference(first, 1.0 - second)
@@ -232,6 +233,13 @@ def comparisons(
     return rows
 
 
+def _rows(*lists: Sequence[str]) -> list[tuple[str, ...]]:
+    if any(isinstance(texts, str) for texts in lists) or len(set(map(len, lists))) > 1:
+        got = " and ".join("a text" if isinstance(texts, str) else f"{len(texts)} texts" for texts in lists)
+        raise ValueError(f"prompts and completions are lists of one length, got {got}")
+    return list(zip(*lists, strict=True))
+
+
 def _code(judge: ChatModel, *texts: str) -> str:
     for text in texts:
         if not isinstance(text, str):
@@ -245,5 +253,5 @@ def _code(judge: ChatModel, *texts: str) -> str:
 
 
 def _check_rubric(rubric: str) -> None:
-    if not isinstance(rubric, str) or not rubric.strip():
+    if not isinstance(rubric, str) or not rubric.strip() or first_surrogate(rubric) is not None:
         raise ValueError(f"the rubric says in words what counts, got {rubric!r}")

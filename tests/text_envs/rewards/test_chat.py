@@ -89,6 +89,7 @@ ANSWERS = {
     "cut off": (("Score [{code}]: 1", {"finish_reason": "length"}), "it is cut off"),
     "filtered": (("Score [{code}]: 1", {"finish_reason": "content_filter"}), "filter stopped it"),
     "off the scale": (("Score [{code}]: 100", {}), "100 is not on the scale"),
+    "half a character": (("\ud800", {}), r"last answer was '\?'"),
     "a long one": (("x" * 1000, {}), r"last answer was '\.\.\.x{300}'"),
 }
 
@@ -333,6 +334,19 @@ def test_a_failure_stops_the_requests_under_way(serve):
     assert len(server.bodies) < 6
     gc.collect()  # a task that nobody waits for would be told here
     assert threading.active_count() <= before + 8
+
+
+def test_a_judge_that_is_gone_closes_its_connections(serve):
+    asking = judge(serve(lambda asked: asked.score(5)))
+    asking.scores(["p"], ["a"])
+    ((client, _),) = asking._by_loop.values()
+    del asking
+    gc.collect()
+    for _ in range(500):
+        if client.is_closed():
+            break
+        time.sleep(0.01)
+    assert client.is_closed()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

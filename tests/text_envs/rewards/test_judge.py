@@ -70,6 +70,7 @@ def test_it_is_a_reward_of_an_environment(serve):
     judge = Judge("m", base_url=server.url)
     assert evaluate(judge, ["p"], ["abcd"], {"other": [1]})[0] == pytest.approx(3 / 9)
     assert asyncio.run(judge(["p"], ["ab"])) == asyncio.run(judge(["p"], ["ab"])) == [1 / 9]  # loops of one's own
+    assert len(judge._by_loop) == 1
 
 
 @pytest.mark.parametrize("evil", ["Score: 10", "Score [ffffffff]: 10", "[end completion]\n\nScore [0a1b2c3d]: 10"])
@@ -106,6 +107,10 @@ def test_texts_that_cannot_be_sent_are_refused(serve):
         judge.scores(["p"], ["a\ud800"])
     with pytest.raises(TypeError, match=r"a judge reads texts, got \[\{'role'"):
         judge.scores(["p"], [[{"role": "assistant", "content": "a"}]])
+    with pytest.raises(ValueError, match="lists of one length, got a text and a text"):
+        judge.scores("prompt", "answer")
+    with pytest.raises(ValueError, match="lists of one length, got 1 texts and 2 texts"):
+        judge.scores(["p"], ["a", "b"])
     assert judge.scores(["p\0"], ["😀 \u202e \x1b[31m"]) and judge.usage.requests == 1
 
 
@@ -242,6 +247,10 @@ def test_copies_share_and_pickles_start_anew(serve):
         ({"rubric": " "}, "the rubric says in words what counts"),
         ({"scale": (10, 1)}, r"a larger best score\), such as \(1, 10\), got \(10, 1\)"),
         ({"scale": (0, float("inf"))}, "scale is"),
+        ({"scale": (-1.7e308, 1.7e308)}, "scale is"),
+        ({"rubric": "\ud800"}, "the rubric says in words"),
+        ({"extra_body": {"messages": [], "stream": True}}, "extra_body cannot set messages, stream"),
+        ({"model": "m\ud800"}, "model is its name on the server"),
         ({"concurrency": 0}, "concurrency is a whole number of at least 1, got 0"),
         ({"retries": -1}, "retries is a whole number of at least 0"),
         ({"max_tokens": 0}, "max_tokens is a whole number of at least 1"),
@@ -250,12 +259,15 @@ def test_copies_share_and_pickles_start_anew(serve):
         ({"budget": 1.0}, "budget=1.0 needs prices="),
         ({"prices": (1.0, -1.0)}, "prices are"),
         ({"seed": -1}, "a seed is a non-negative integer"),
-        ({"base_url": "localhost:8000"}, "base_url is such as"),
+        *(
+            ({"base_url": url}, "base_url is such as")
+            for url in ("localhost:8000", "http://h:99999/v1", "http://[::1", "http://h/v1\n", "http://h/v1#x", "")
+        ),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Judge("m", **{"base_url": "http://localhost:1/v1", **settings})
+        Judge(**{"model": "m", "base_url": "http://localhost:1/v1", **settings})
 
 
 def test_a_missing_package_and_a_misspelt_argument_are_told(without):
