@@ -142,7 +142,7 @@ class _Server(ThreadingHTTPServer):
 
 class Scripted:
     """A chat server that says what `script(asked)` returns: a text as a chat model would, (status, headers, bytes)
-    as they are, None by hanging up.
+    or an iterator of parts as they are, None by hanging up.
 
     It records the requests' bodies and headers, and the most that were under way at once.
     """
@@ -191,9 +191,14 @@ class Scripted:
                     self.send_response(status)
                     for name, value in {"Content-Type": "application/json", **headers}.items():
                         self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(content)))
+                    if isinstance(content, bytes):
+                        self.send_header("Content-Length", str(len(content)))
+                        content = [content]
+                    else:
+                        self.close_connection = True  # which ends the body
                     self.end_headers()
-                    self.wfile.write(content)
+                    for part in content:
+                        self.wfile.write(part)
                 except ConnectionError:  # the client did not wait
                     self.close_connection = True
 

@@ -115,12 +115,14 @@ def test_what_will_not_pass_is_told_at_once(serve, status):
 
 
 def test_a_server_that_drips_is_late(serve):
-    def drip(asked):
-        time.sleep(0.1)
-        return 200, {"Transfer-Encoding": "chunked"}, b"1\r\n{\r\n"  # and never the rest
+    def drops():
+        for letter in b" " * 100:  # it is never silent for long
+            time.sleep(0.05)
+            yield bytes([letter])
 
+    asking = judge(serve(lambda asked: (200, {}, drops())), timeout=0.5, retries=0)
     with pytest.raises(RewardError, match="no answer within 0.5 seconds"):
-        judge(serve(drip), timeout=0.5, retries=0).scores(["p"], ["c"])
+        asking.scores(["p"], ["c"])
 
 
 def test_no_server_at_all_is_told():
@@ -239,6 +241,8 @@ def test_the_key_reaches_the_server_and_nothing_else(serve, kind, tmp_path, monk
         error = error.__cause__ or error.__context__
     seen = told + everything_in(asking) + caplog.text + str(pickle.dumps(asking)) + "".join(capfd.readouterr())
     seen += str((tmp_path / "judge.sqlite").read_bytes())
+    ((client, _),) = asking._by_loop.values()
+    seen += everything_in(client, depth=2)
     assert KEY not in seen
 
 
