@@ -1,4 +1,4 @@
-"""`python -m text_envs list | info | play | page`: look at the environments from a terminal."""
+"""`python -m text_envs list | info | play | page | feedback`: what there is, from a terminal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import gymnasium as gym
 
 from .catalog import describe, entries, example, make
+from .feedback.commands import add_feedback
+from .feedback.errors import DatabaseError
 from .page import ends, markdown, section, turns
 from .play import play
 from .registration import task_ids
@@ -21,7 +23,7 @@ from .registration import task_ids
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit status."""
     parser = argparse.ArgumentParser(prog="python -m text_envs", description="Text generation environments.")
-    commands = parser.add_subparsers(required=True, metavar="list | info | play | page")
+    commands = parser.add_subparsers(required=True, metavar="list | info | play | page | feedback")
     commands.add_parser("list", help="a table of all environments").set_defaults(command=_list)
     info = commands.add_parser("info", help="all there is to know about one, and an example episode")
     info.set_defaults(command=_info)
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page = commands.add_parser("page", help="write a page about all environments, in Markdown")
     page.add_argument("file", type=Path, help="such as docs/environments.md")
     page.set_defaults(command=_page)
+    add_feedback(commands)
     options = parser.parse_args(arguments)
     try:
         return options.command(options)
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except (gym.error.Error, TypeError, ValueError, ImportError, OSError) as error:
+    except (gym.error.Error, TypeError, ValueError, ImportError, OSError, DatabaseError) as error:
         print(f"text_envs: {error}", file=sys.stderr)
         return 2
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .errors import DatabaseError
@@ -71,6 +71,13 @@ def append(
     connection.execute(
         "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)", (number + 1, at, actor, action, subject, seal)
     )
+
+
+def has(connection: sqlite3.Connection, actions: Sequence[str], subject: str) -> bool:
+    """Return whether one of some actions was done to something."""
+    marks = ", ".join("?" * len(actions))
+    query = f"SELECT 1 FROM audit WHERE subject = ? AND action IN ({marks}) LIMIT 1"
+    return connection.execute(query, (subject, *actions)).fetchone() is not None
 
 
 def entries(connection: sqlite3.Connection) -> Iterator[Entry]:

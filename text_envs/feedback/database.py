@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from ..rewards.packages import missing
 from . import keys
-from .errors import ConflictError, DatabaseError, told
+from .errors import ConflictError, DatabaseError, kind_of, told
 from .keys import Key
+from .writer import PATIENCE, Clock, Writer
 
 __all__ = ["ConflictError", "Database", "DatabaseError", "Key"]
 
 OURS = 0x54455646  # marks a file of ours, as SQLite's application_id
 FORMAT = 1  # raised when an older version of this project could not read the file
-PATIENCE = 60.0  # seconds to wait for another writer
-_READ, _WRITE = "BEGIN", "BEGIN IMMEDIATE"
 _PLAIN = b"SQLite format 3\0"
 _CLOCK = "CREATE TABLE clock (only INTEGER PRIMARY KEY CHECK (only = 1), latest REAL NOT NULL)"
 _SETTINGS = (
@@ -60,7 +58,6 @@ class Database:
         self.path = Path(fspath(path))
         self._clock = Clock(clock)
         self._process = os.getpid()
-        self._turn, self._writer_thread = threading.Lock(), 0
         self._idle: list[sqlite3.Connection] = []  # readers that nobody uses at present
         self._closed = False
         self._module: Any = sqlite3 if key is None else _sqlcipher()
@@ -68,18 +65,24 @@ class Database:
         with self._told():
             proven = self._prepare(key)
         with self._told(proven):
-            self._writer = self._connect()
+            connection = self._connect()
             try:
-                _make_ours(self._writer, self.path)
-                _write_ahead(self._writer, self.path)
+                _make_ours(connection, self.path)
+                _write_ahead(connection, self.path)
             except BaseException:
-                self._writer.close()
+                connection.close()
                 raise
+        self._writer = Writer(connection, self._clock)
         if self._derived is not None:
             keys.make_verifier(self.path, self._derived)
 
     def __repr__(self) -> str:
-        return f"Database({str(self.path)!r}, {'plain' if self._derived is None else 'encrypted'})"
+        return f"Database({str(self.path)!r}, {'encrypted' if self.encrypted else 'plain'})"
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the file is."""
+        return self._derived is not None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -91,20 +94,8 @@ class Database:
                 connection on instead.
         """
         self._check_usable()
-        if self._writer_thread == threading.get_ident():
-            raise DatabaseError(
-                "this thread is in a transaction already and would wait for itself: hand its connection on "
-                "(connection=...)"
-            )
-        if not self._turn.acquire(timeout=PATIENCE):
-            raise DatabaseError(f"{self.path} is busy: other threads have been writing for {PATIENCE:.0f} s")
-        try:
-            self._writer_thread = threading.get_ident()
-            with self._told():
-                yield from self._transact(self._writer, _WRITE)
-        finally:
-            self._writer_thread = 0
-            self._turn.release()
+        with self._told(), self._writer.transaction() as connection:
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -120,11 +111,16 @@ class Database:
             except IndexError:
                 connection = self._connect()
                 connection.execute("PRAGMA query_only = ON")
-            sound = True
+            sound = False
             try:
-                yield from self._transact(connection, _READ)
-            except self._errors():
-                sound = False
+                connection.execute("BEGIN")
+                self._clock.read(connection)
+                yield connection
+                connection.execute("ROLLBACK")
+                sound = True
+            except self._errors() as error:
+                if kind_of(error) == sqlite3.SQLITE_READONLY:
+                    raise DatabaseError("reading() is for reading: write in transaction()") from error
                 raise
             finally:
                 if sound and not self._closed:
@@ -156,14 +152,9 @@ class Database:
             DatabaseError: if other programs keep reading what was there before.
         """
         self._check_usable()
-        if not self._turn.acquire(timeout=PATIENCE):
-            raise DatabaseError(f"{self.path} is busy: other threads have been writing for {PATIENCE:.0f} s")
-        try:
-            with self._told():
-                self._writer.execute("VACUUM")
-                busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            self._turn.release()
+        with self._told(), self._writer.alone():
+            self._writer.connection.execute("VACUUM")
+            busy, *_ = self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise DatabaseError(
                 f"deleted rows of {self.path} may still stand in {self.path.name}-wal, which another program "
@@ -187,9 +178,9 @@ class Database:
         """Close the file; a transaction under way in another thread comes to its end first."""
         if self._closed or self._process != os.getpid():
             return
-        with self._turn:
+        with self._writer.alone():
             self._closed = True
-            self._writer.close()
+            self._writer.connection.close()
             while self._idle:
                 self._idle.pop().close()
 
@@ -198,20 +189,6 @@ class Database:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _transact(self, connection: sqlite3.Connection, begin: str) -> Iterator[sqlite3.Connection]:
-        connection.execute(begin)
-        try:
-            (latest,) = connection.execute("SELECT coalesce(max(latest), 0) FROM clock").fetchone()
-            self._clock.advance(latest)
-            yield connection
-            if begin != _READ and self._clock.latest > latest:
-                connection.execute("UPDATE clock SET latest = ?", (self._clock.latest,))
-            connection.execute("COMMIT")
-        except BaseException:
-            with suppress(*self._errors()):  # some errors have rolled it back already
-                connection.execute("ROLLBACK")
-            raise
 
     def _prepare(self, key: Key | None) -> bool:
         """Find out what is there and derive what opens it; return whether the key is known to be the right one."""
@@ -273,7 +250,7 @@ class Database:
         try:
             yield
         except self._errors() as error:
-            raise told(error, self.path, encrypted=self._derived is not None, proven=proven) from error
+            raise told(error, self.path, encrypted=self.encrypted, proven=proven) from error
         except OSError as error:
             if error.filename is None or Path(error.filename) != self.path:
                 raise
@@ -286,33 +263,6 @@ class Database:
             raise DatabaseError(
                 f"{self.path} was opened in another process (this one is a fork); open it again in this one"
             )
-
-
-class Clock:
-    """A clock that never runs backwards.
-
-    While it is ahead of the machine's clock, which was set back, it runs at half speed until they agree again: what
-    is to expire does expire.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._machine = clock
-        self._seen = clock()
-        self._lock = threading.Lock()
-        self.latest = float("-inf")
-
-    def now(self) -> float:
-        """Return the time."""
-        with self._lock:
-            seen = self._machine()
-            passed, self._seen = max(0.0, seen - self._seen), seen
-            self.latest = max(seen, self.latest + passed / 2)
-            return self.latest
-
-    def advance(self, time: float) -> None:
-        """Be no earlier than a time that another process has told."""
-        with self._lock:
-            self.latest = max(self.latest, time)
 
 
 def _sqlcipher() -> Any:
@@ -359,7 +309,7 @@ def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             break
         except Exception as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if kind_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
     if mode != "wal":

@@ -14,6 +14,11 @@ class ConflictError(DatabaseError):
     """A constraint refused a row: it is there already, or refers to one that is not."""
 
 
+def kind_of(error: Exception) -> int:
+    """Return the kind of what either module raised, such as sqlite3.SQLITE_BUSY; 0: none of SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bytes say more
+
+
 def told(error: Exception, path: Path, *, encrypted: bool, proven: bool) -> DatabaseError:
     """Return an error of sqlite3 or sqlcipher3 as ours.
 
@@ -23,7 +28,7 @@ def told(error: Exception, path: Path, *, encrypted: bool, proven: bool) -> Data
         encrypted: whether it was opened with a key.
         proven: whether the key is known to be the right one.
     """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind
+    code = kind_of(error)
     if code == sqlite3.SQLITE_CONSTRAINT:
         return ConflictError(f"{path} refused a row: {error}")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

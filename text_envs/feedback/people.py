@@ -11,9 +11,11 @@ import secrets
 import sqlite3
 from typing import Literal, NamedTuple
 
-from .records import checked_name
+from . import audit
+from .records import Forgotten, checked_name
 
 How = Literal["delete", "anonymise"]
+ACTIONS: dict[How, str] = {"delete": "forget", "anonymise": "anonymise"}  # what the audit calls them
 DAY = 86_400
 TABLES = (
     # AUTOINCREMENT: the id of somebody who was forgotten never becomes another's.
@@ -43,18 +45,22 @@ def enrol(connection: sqlite3.Connection, name: str) -> Person:
     name = checked_name(name)
     if _PSEUDONYM.fullmatch(name):
         raise ValueError(f"{name!r} looks like a pseudonym; take another name")
-    return _find(connection, "name", name) or _add(connection, secrets.token_hex(8), name)
+    return _find(connection, "name", name) or _add(connection, _new_pseudonym(), name)
 
 
 def identify(connection: sqlite3.Connection, who: str) -> Person:
     """Return the person of a name or a pseudonym, who is new if nobody has it.
 
     Raises:
+        Forgotten: if it is the pseudonym of somebody who was forgotten.
         ValueError: if it can be neither.
     """
     if not isinstance(who, str) or not _PSEUDONYM.fullmatch(who):
         return enrol(connection, who)
-    return _find(connection, "pseudonym", who) or _add(connection, who.removeprefix("p-"), None)
+    person = _find(connection, "pseudonym", who)
+    if person is None and audit.has(connection, tuple(ACTIONS.values()), who):
+        raise Forgotten(f"{who} was forgotten here")
+    return person or _add(connection, who, None)
 
 
 def find(connection: sqlite3.Connection, who: str) -> Person | None:
@@ -74,7 +80,7 @@ def remove(connection: sqlite3.Connection, person: Person, how: How) -> None:
             to, with the day as their time.
     """
     if how == "anonymise":
-        nobody = _add(connection, secrets.token_hex(8), None)
+        nobody = _add(connection, _new_pseudonym(), None)
         for table in ("comparisons", "ratings"):
             connection.execute(
                 f"UPDATE {table} SET annotator = ?, at = CAST(at / {DAY} AS INTEGER) * {DAY}.0 WHERE annotator = ?",
@@ -88,7 +94,11 @@ def _find(connection: sqlite3.Connection, column: str, value: str) -> Person | N
     return row and Person(*row)
 
 
-def _add(connection: sqlite3.Connection, drawn: str, name: str | None) -> Person:
-    values = f"p-{drawn}", name
+def _add(connection: sqlite3.Connection, pseudonym: str, name: str | None) -> Person:
+    values = pseudonym, name
     added = connection.execute("INSERT INTO annotators (pseudonym, name) VALUES (?, ?)", values)
-    return Person(added.lastrowid or 0, *values)
+    return Person(added.lastrowid or 0, pseudonym, name)
+
+
+def _new_pseudonym() -> str:
+    return f"p-{secrets.token_hex(8)}"

@@ -19,6 +19,10 @@ class AlreadyAnswered(ValueError):
     """An annotator has answered before; the first answer stands."""
 
 
+class Forgotten(ValueError):
+    """An annotator who was to be forgotten, and does not come back with a file."""
+
+
 @dataclass(frozen=True)
 class Completion:
     """A text that a policy wrote after a prompt.

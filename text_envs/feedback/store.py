@@ -1,19 +1,17 @@
 """Pairs, comparisons and ratings in a database.
 
-Who annotates is in people.py, what was done in audit.py, files in exchange.py. Other rooms may read these tables.
+Their tables are in tables.py, who annotates in people.py, what was done in audit.py, files in exchange.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
-from . import audit, people
+from . import audit, people, tables
 from .database import Database
 from .records import (
     AlreadyAnswered,
@@ -28,47 +26,6 @@ from .records import (
     swap,
 )
 
-TABLES = (
-    """CREATE TABLE IF NOT EXISTS completions (
-        id INTEGER PRIMARY KEY,
-        prompt TEXT NOT NULL,
-        text TEXT NOT NULL,
-        policy TEXT,
-        digest BLOB NOT NULL UNIQUE
-    )""",
-    """CREATE TABLE IF NOT EXISTS pairs (
-        id INTEGER PRIMARY KEY,
-        a INTEGER NOT NULL REFERENCES completions(id),
-        b INTEGER NOT NULL REFERENCES completions(id),
-        UNIQUE (a, b)
-    )""",
-    """CREATE TABLE IF NOT EXISTS comparisons (
-        id INTEGER PRIMARY KEY,
-        pair INTEGER NOT NULL REFERENCES pairs(id),
-        annotator INTEGER NOT NULL REFERENCES annotators(id) ON DELETE CASCADE,
-        choice TEXT NOT NULL CHECK (choice IN ('a', 'b', 'tie')),
-        at REAL NOT NULL,
-        seconds REAL,
-        UNIQUE (pair, annotator)
-    )""",
-    "CREATE INDEX IF NOT EXISTS comparisons_annotator ON comparisons (annotator)",
-    """CREATE TABLE IF NOT EXISTS skips (
-        pair INTEGER NOT NULL REFERENCES pairs(id),
-        annotator INTEGER NOT NULL REFERENCES annotators(id) ON DELETE CASCADE,
-        at REAL NOT NULL,
-        PRIMARY KEY (annotator, pair)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS ratings (
-        id INTEGER PRIMARY KEY,
-        completion INTEGER NOT NULL REFERENCES completions(id),
-        annotator INTEGER NOT NULL REFERENCES annotators(id) ON DELETE CASCADE,
-        value REAL NOT NULL,
-        at REAL NOT NULL,
-        seconds REAL,
-        UNIQUE (completion, annotator)
-    )""",
-    "CREATE INDEX IF NOT EXISTS ratings_annotator ON ratings (annotator)",
-)
 _PAIR = "x.prompt, x.text, y.text, x.policy, y.policy, p.id"
 _PAIRS = "pairs p JOIN completions x ON x.id = p.a JOIN completions y ON y.id = p.b"
 _AT_ONCE = 50  # rows that are read in one go, since texts may be long
@@ -127,19 +84,19 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        database.create((*people.TABLES, *audit.TABLES, *TABLES))
+        database.create((*people.TABLES, *audit.TABLES, *tables.TABLES))
 
     def add_completions(self, completions: Iterable[Completion]) -> list[int]:
         """Add completions to be rated and return their ids; one that is there already keeps its id."""
         with self.database.transaction() as connection:
-            ids = [_completion(connection, completion) for completion in completions]
+            ids = [tables.completion_id(connection, completion) for completion in completions]
             self.log(connection, None, "add completions", f"{len(ids)} completions")
         return ids
 
     def add_pairs(self, pairs: Iterable[Pair]) -> list[int]:
         """Add pairs to be compared and return their ids; one that is there, either way round, keeps its id."""
         with self.database.transaction() as connection:
-            ids = [_pair(connection, pair)[0] for pair in pairs]
+            ids = [tables.pair_id(connection, pair)[0] for pair in pairs]
             self.log(connection, None, "add pairs", f"{len(ids)} pairs")
         return ids
 
@@ -150,7 +107,7 @@ class Store:
             ValueError: if there is none with this id.
         """
         with self._reading(connection) as connection:
-            _check_there(connection, "pairs", id)
+            tables.check_there(connection, "pairs", id)
             row = connection.execute(f"SELECT {_PAIR} FROM {_PAIRS} WHERE p.id = ?", (id,)).fetchone()
         return Pair(*row)
 
@@ -189,12 +146,12 @@ class Store:
         """
         checked_choice(choice), checked_seconds(seconds)
         with self._writing(connection) as connection:
-            _check_there(connection, "pairs", pair_id)
+            tables.check_there(connection, "pairs", pair_id)
             person = people.identify(connection, annotator)
-            before = _answer(connection, pair_id, person)
+            before = tables.answer(connection, pair_id, person)
             if before is not None and not replace:
                 raise AlreadyAnswered(f"{annotator!r} has compared pair {pair_id} before; the first answer stands")
-            self._keep_comparison(connection, pair_id, person, choice, None, seconds)
+            tables.keep_answer(connection, pair_id, person, choice, self.database.now(), seconds)
             self.log(connection, person, "record" if before is None else "replace", f"pair {pair_id}")
 
     def skip(self, pair_id: int, annotator: str, connection: sqlite3.Connection | None = None) -> None:
@@ -205,9 +162,9 @@ class Store:
             ValueError: if there is no such pair.
         """
         with self._writing(connection) as connection:
-            _check_there(connection, "pairs", pair_id)
+            tables.check_there(connection, "pairs", pair_id)
             person = people.identify(connection, annotator)
-            if _answer(connection, pair_id, person) is not None:
+            if tables.answer(connection, pair_id, person) is not None:
                 raise AlreadyAnswered(f"{annotator!r} has compared pair {pair_id} before; the answer stands")
             values = pair_id, person.id, self.database.now()
             connection.execute("INSERT OR REPLACE INTO skips (pair, annotator, at) VALUES (?, ?, ?)", values)
@@ -227,15 +184,26 @@ class Store:
         value = checked_number("rating", value)
         checked_seconds(seconds)
         with self._writing(connection) as connection:
-            _check_there(connection, "completions", completion_id)
+            tables.check_there(connection, "completions", completion_id)
             person = people.identify(connection, annotator)
-            before = _rating(connection, completion_id, person)
+            before = tables.rating(connection, completion_id, person)
             if before is not None and not replace:
                 raise AlreadyAnswered(
                     f"{annotator!r} has rated completion {completion_id} before; the first rating stands"
                 )
-            self._keep_rating(connection, completion_id, person, value, None, seconds)
+            tables.keep_rating(connection, completion_id, person, value, self.database.now(), seconds)
             self.log(connection, person, "rate" if before is None else "replace", f"completion {completion_id}")
+
+    def add_comparisons(self, comparisons: Iterable[Comparison]) -> int:
+        """Keep comparisons that were made elsewhere, and their pairs; return how many were not there before.
+
+        Raises:
+            AlreadyAnswered: if an annotator chose otherwise before; nothing is kept then.
+        """
+        with self.database.transaction() as connection:
+            added = sum(self.add_comparison(comparison, connection) for comparison in comparisons)
+            self.log(connection, None, "add comparisons", f"{added} comparisons")
+        return added
 
     def add_comparison(self, comparison: Comparison, connection: sqlite3.Connection) -> bool:
         """Keep a comparison that was made elsewhere, and its pair; return False if it was there already.
@@ -243,12 +211,13 @@ class Store:
         Raises:
             AlreadyAnswered: if the annotator chose otherwise before.
         """
-        pair_id, swapped = _pair(connection, comparison.pair)
-        choice = swap(comparison.choice) if swapped else comparison.choice
         person = people.identify(connection, comparison.annotator)
-        before = _answer(connection, pair_id, person)
+        pair_id, swapped = tables.pair_id(connection, comparison.pair)
+        choice = swap(comparison.choice) if swapped else comparison.choice
+        before = tables.answer(connection, pair_id, person)
         if before is None:
-            self._keep_comparison(connection, pair_id, person, choice, comparison.when, comparison.seconds)
+            when = self.database.now() if comparison.when is None else comparison.when
+            tables.keep_answer(connection, pair_id, person, choice, when, comparison.seconds)
         elif before != choice:
             raise AlreadyAnswered(
                 f"{comparison.annotator!r} has compared pair {pair_id} before and chose otherwise"
@@ -261,11 +230,12 @@ class Store:
         Raises:
             AlreadyAnswered: if the annotator rated otherwise before.
         """
-        completion_id = _completion(connection, rating.completion)
         person = people.identify(connection, rating.annotator)
-        before = _rating(connection, completion_id, person)
+        completion_id = tables.completion_id(connection, rating.completion)
+        before = tables.rating(connection, completion_id, person)
         if before is None:
-            self._keep_rating(connection, completion_id, person, rating.value, rating.when, rating.seconds)
+            when = self.database.now() if rating.when is None else rating.when
+            tables.keep_rating(connection, completion_id, person, rating.value, when, rating.seconds)
         elif before != rating.value:
             raise AlreadyAnswered(f"{rating.annotator!r} has rated completion {completion_id} before and otherwise")
         return before is None
@@ -352,7 +322,7 @@ class Store:
             if person is None:
                 raise ValueError(f"no annotator is called {annotator!r}")
             people.remove(connection, person, how)
-            self.log(connection, None, "forget" if how == "delete" else "anonymise", person.pseudonym)
+            self.log(connection, None, people.ACTIONS[how], person.pseudonym)
         self.database.scrub()
 
     def log(
@@ -367,37 +337,6 @@ class Store:
             subject: what it was done to, without personal data.
         """
         audit.append(connection, self.database.now(), who and who.pseudonym, action, subject)
-
-    def _keep_comparison(
-        self,
-        connection: sqlite3.Connection,
-        pair_id: int,
-        person: people.Person,
-        choice: Choice,
-        when: float | None,
-        seconds: float | None,
-    ) -> None:
-        at = self.database.now() if when is None else when
-        connection.execute("DELETE FROM skips WHERE annotator = ? AND pair = ?", (person.id, pair_id))
-        connection.execute(
-            "INSERT OR REPLACE INTO comparisons (pair, annotator, choice, at, seconds) VALUES (?, ?, ?, ?, ?)",
-            (pair_id, person.id, choice, at, seconds),
-        )
-
-    def _keep_rating(
-        self,
-        connection: sqlite3.Connection,
-        completion_id: int,
-        person: people.Person,
-        value: float,
-        when: float | None,
-        seconds: float | None,
-    ) -> None:
-        at = self.database.now() if when is None else when
-        connection.execute(
-            "INSERT OR REPLACE INTO ratings (completion, annotator, value, at, seconds) VALUES (?, ?, ?, ?, ?)",
-            (completion_id, person.id, value, at, seconds),
-        )
 
     def _rows(self, key: str, what: str, where: str) -> Iterator[tuple[Any, ...]]:
         """Yield rows by ascending key, a few at a time: no reader stays while the caller works on them."""
@@ -417,44 +356,3 @@ class Store:
 
     def _reading(self, connection: sqlite3.Connection | None) -> AbstractContextManager[sqlite3.Connection]:
         return self.database.reading() if connection is None else nullcontext(connection)
-
-
-def _completion(connection: sqlite3.Connection, completion: Completion) -> int:
-    """Return a completion's id, having added it if it was not there."""
-    identity = completion.prompt, completion.text, completion.policy
-    digest = hashlib.sha256(json.dumps(identity).encode()).digest()  # an index of whole texts would double the file
-    row = connection.execute("SELECT id FROM completions WHERE digest = ?", (digest,)).fetchone()
-    if row is not None:
-        return row[0]
-    added = connection.execute(
-        "INSERT INTO completions (prompt, text, policy, digest) VALUES (?, ?, ?, ?)", (*identity, digest)
-    )
-    return added.lastrowid or 0
-
-
-def _pair(connection: sqlite3.Connection, pair: Pair) -> tuple[int, bool]:
-    """Return a pair's id, having added it if it was not there, and whether it is there the other way round."""
-    a, b = (_completion(connection, completion) for completion in pair.completions)
-    for ends, swapped in (((a, b), False), ((b, a), True)):
-        row = connection.execute("SELECT id FROM pairs WHERE a = ? AND b = ?", ends).fetchone()
-        if row is not None:
-            return row[0], swapped
-    return connection.execute("INSERT INTO pairs (a, b) VALUES (?, ?)", (a, b)).lastrowid or 0, False
-
-
-def _check_there(connection: sqlite3.Connection, table: str, id: int) -> None:
-    found = -(2**63) <= id < 2**63 and connection.execute(f"SELECT 1 FROM {table} WHERE id = ?", (id,)).fetchone()
-    if not found:
-        raise ValueError(f"no {table.removesuffix('s')} has the id {id!r}")
-
-
-def _answer(connection: sqlite3.Connection, pair_id: int, person: people.Person) -> Choice | None:
-    query = "SELECT choice FROM comparisons WHERE pair = ? AND annotator = ?"
-    row = connection.execute(query, (pair_id, person.id)).fetchone()
-    return row and row[0]
-
-
-def _rating(connection: sqlite3.Connection, completion_id: int, person: people.Person) -> float | None:
-    query = "SELECT value FROM ratings WHERE completion = ? AND annotator = ?"
-    row = connection.execute(query, (completion_id, person.id)).fetchone()
-    return row and row[0]

@@ -1,0 +1,197 @@
+"""The one connection of a process that writes: threads take turns, and one commit serves all who were waiting.
+
+A commit waits for the disk, some milliseconds, whatever is in it. So a transaction that ends while others wait for
+their turn leaves the commit to them, and comes to its end when it is done.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from .errors import DatabaseError
+
+PATIENCE = 60.0  # seconds to wait for another writer
+MOST = 64  # transactions in one commit
+_LOOK = 0.05  # seconds
+
+
+class Clock:
+    """A clock that never runs backwards.
+
+    While it is ahead of the machine's clock, which was set back, it runs at half speed until they agree again: what
+    is to expire does expire.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._machine = clock
+        self._seen = clock()
+        self._lock = threading.Lock()
+        self.latest = float("-inf")
+
+    def now(self) -> float:
+        """Return the time."""
+        with self._lock:
+            seen = self._machine()
+            passed, self._seen = max(0.0, seen - self._seen), seen
+            self.latest = max(seen, self.latest + passed / 2)
+            return self.latest
+
+    def read(self, connection: sqlite3.Connection) -> None:
+        """Be no earlier than the latest time that a commit of any process kept."""
+        (kept,) = connection.execute("SELECT coalesce(max(latest), 0) FROM clock").fetchone()
+        with self._lock:
+            self.latest = max(self.latest, kept)
+
+    def keep(self, connection: sqlite3.Connection) -> None:
+        """Keep the time for others, as part of a transaction."""
+        connection.execute("UPDATE clock SET latest = ? WHERE latest < ?", (self.latest, self.latest))
+
+
+class _Group:
+    """Transactions that are committed together."""
+
+    def __init__(self) -> None:
+        self.members = 0
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """A connection that writes, and its turns.
+
+    Args:
+        connection: usable in any thread, one at a time.
+        clock: read when a transaction begins, kept when it ends.
+    """
+
+    def __init__(self, connection: Any, clock: Clock) -> None:
+        self.connection = connection
+        self._clock = clock
+        self._turn, self._owner = threading.Lock(), 0
+        self._counting, self._waiting = threading.Lock(), 0
+        self._group: _Group | None = None  # begun and not committed
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Take a turn without a transaction.
+
+        Raises:
+            DatabaseError: if the thread has the turn already, or others keep it too long.
+        """
+        with self._in_turn():
+            if self._group is not None:
+                self._commit(self._group)
+            yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Give the connection; what was done is on the disk at the end, or undone after an error.
+
+        Raises:
+            DatabaseError: as `alone` does, or if the commit it shared with others failed.
+        """
+        with self._in_turn():
+            group = self._join()
+            try:
+                yield self.connection
+                self.connection.execute("RELEASE member")
+            except BaseException as error:
+                self._undo(group, error)
+                raise
+            finally:
+                if self._group is group and (not self._waiting or group.members >= MOST):
+                    self._commit(group)
+        self._wait_for(group)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if self._owner == threading.get_ident():
+            raise DatabaseError(
+                "this thread is in a transaction already and would wait for itself: hand its connection on "
+                "(connection=...)"
+            )
+        self._count(1)
+        try:
+            taken = self._turn.acquire(timeout=PATIENCE)
+        finally:
+            self._count(-1)
+        if not taken:
+            raise DatabaseError(f"other threads have been writing for {PATIENCE:.0f} seconds; do it again later")
+        try:
+            self._owner = threading.get_ident()
+            yield
+        finally:
+            self._owner = 0
+            self._turn.release()
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._waiting += change
+
+    def _join(self) -> _Group:
+        """Return the group that is under way, or begin one."""
+        group = self._group
+        if group is None:
+            group = _Group()
+            self.connection.execute("BEGIN IMMEDIATE")
+            self._group = group
+        try:
+            self._clock.read(self.connection)
+            self.connection.execute("SAVEPOINT member")
+        except BaseException as error:
+            self._fail(group, error)
+            raise
+        group.members += 1
+        return group
+
+    def _undo(self, group: _Group, error: BaseException) -> None:
+        """Undo one member's work; all of it where the database has done so, as it does when the disk is full."""
+        try:
+            self.connection.execute("ROLLBACK TO member")
+            self.connection.execute("RELEASE member")
+        except Exception:
+            self._fail(group, error)
+
+    def _commit(self, group: _Group) -> None:
+        try:
+            self._clock.keep(self.connection)
+            self.connection.execute("COMMIT")
+        except BaseException as error:
+            self._fail(group, error)
+            raise
+        self._group = None
+        group.done.set()
+
+    def _fail(self, group: _Group, error: BaseException) -> None:
+        with suppress(Exception):  # it may have been undone already
+            self.connection.execute("ROLLBACK")
+        self._group, group.error = None, error
+        group.done.set()
+
+    def _wait_for(self, group: _Group) -> None:
+        """Wait until a group is committed; do it, should those who were waiting for their turn have given up.
+
+        Raises:
+            DatabaseError: if that failed.
+        """
+        try:
+            while not group.done.wait(_LOOK):
+                self._see_to(group, 0)
+        except BaseException:  # an interrupt, which must not leave it open
+            self._see_to(group, PATIENCE)
+            raise
+        if group.error is not None:
+            raise DatabaseError(f"nothing was kept: the commit failed ({group.error})") from group.error
+
+    def _see_to(self, group: _Group, patience: float) -> None:
+        """Commit a group if it is still open and the turn is free, or becomes so."""
+        if self._turn.acquire(timeout=patience):
+            try:
+                if self._group is group:
+                    self._commit(group)
+            finally:
+                self._turn.release()
