@@ -20,13 +20,17 @@ _EXTRA = ("annotator", "when", "seconds", "policies")
 
 def add_feedback(commands: Any) -> None:
     """Add `feedback` and its commands to a parser's."""
+    from . import web_commands
+
     feedback = commands.add_parser(
         "feedback",
         help="people's preferences: collect, keep, import, export",
         description="People's preferences in one file. Where it is to be encrypted, its key is in the environment "
         f"variable {ENVIRONMENT} or in a file that --key-file names.",
     )
-    add_commands(feedback.add_subparsers(required=True, metavar="COMMAND"))
+    below = feedback.add_subparsers(required=True, metavar="COMMAND")
+    add_commands(below)
+    web_commands.add_commands(below)
 
 
 def add_commands(commands: Any) -> None:
