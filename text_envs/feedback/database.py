@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from ..rewards.packages import missing
 from . import keys
@@ -25,6 +27,7 @@ __all__ = ["ConflictError", "Database", "DatabaseError", "Key"]
 OURS = 0x54455646  # marks a file of ours, as SQLite's application_id
 FORMAT = 1  # raised when an older version of this project could not read the file
 _PLAIN = b"SQLite format 3\0"
+_IN_USE = b"in use\0"  # the first bytes of an encrypted file that this process has open
 _CLOCK = "CREATE TABLE clock (only INTEGER PRIMARY KEY CHECK (only = 1), latest REAL NOT NULL)"
 _SETTINGS = (
     "PRAGMA synchronous = FULL",  # what a commit acknowledged survives a power cut
@@ -34,6 +37,10 @@ _SETTINGS = (
     "PRAGMA recursive_triggers = ON",  # REPLACE fires the triggers of DELETE
     "PRAGMA trusted_schema = OFF",
 )
+
+
+_opening = threading.Lock()
+_open: WeakSet[Database] = WeakSet()  # in this process
 
 
 class Database:
@@ -56,25 +63,28 @@ class Database:
         self, path: str | PathLike[str], key: Key | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.path = Path(fspath(path))
+        self._file = self.path.absolute()  # wherever the process goes, and never one of SQLite's URIs
         self._clock = Clock(clock)
         self._process = os.getpid()
         self._idle: list[sqlite3.Connection] = []  # readers that nobody uses at present
         self._closed = False
         self._module: Any = sqlite3 if key is None else _sqlcipher()
         self._derived: keys.Derived | None = None
-        with self._told():
-            proven = self._prepare(key)
-        with self._told(proven):
-            connection = self._connect()
-            try:
-                _make_ours(connection, self.path)
-                _write_ahead(connection, self.path)
-            except BaseException:
-                connection.close()
-                raise
-        self._writer = Writer(connection, self._clock)
+        with _opening:
+            with self._told():
+                doubt = self._prepare(key)
+            with self._told(doubt):
+                connection = self._connect()
+                try:
+                    _make_ours(connection, self.path)
+                    _write_ahead(connection, self.path)
+                except BaseException:
+                    connection.close()
+                    raise
+            self._writer = Writer(connection, self._clock)
+            _open.add(self)
         if self._derived is not None:
-            keys.make_verifier(self.path, self._derived)
+            keys.make_verifier(self._file, self._derived)
 
     def __repr__(self) -> str:
         return f"Database({str(self.path)!r}, {'encrypted' if self.encrypted else 'plain'})"
@@ -171,7 +181,7 @@ class Database:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             astray = connection.execute("PRAGMA foreign_key_check").fetchone()
         if found != "ok" or astray is not None:
-            what = found if found != "ok" else f"a row of {astray[0]!r} refers to nothing"
+            what = " ".join(found.split()) if found != "ok" else f"a row of {astray[0]!r} refers to nothing"
             raise DatabaseError(f"{self.path} is damaged: {what}; restore it from a backup")
 
     def close(self) -> None:
@@ -180,6 +190,7 @@ class Database:
             return
         with self._writer.alone():
             self._closed = True
+            _open.discard(self)
             self._writer.connection.close()
             while self._idle:
                 self._idle.pop().close()
@@ -190,12 +201,15 @@ class Database:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _prepare(self, key: Key | None) -> bool:
-        """Find out what is there and derive what opens it; return whether the key is known to be the right one."""
+    def _prepare(self, key: Key | None) -> str:
+        """Find out what is there and derive what opens it.
+
+        Returns:
+            Why the key might still be the wrong one; "" if it is not.
+        """
         head = self._head()
-        proven = True
+        verifier = keys.verifier_path(self._file)
         if key is None:
-            verifier = keys.verifier_path(self.path)
             if head != _PLAIN and verifier.exists():
                 raise DatabaseError(
                     f"{self.path} is encrypted ({verifier.name} is beside it), and no key was given: set "
@@ -204,21 +218,29 @@ class Database:
         elif head == _PLAIN:
             raise DatabaseError(f"{self.path} is not encrypted, but a key was given: open it without one")
         else:
-            self._derived = keys.fits(self.path, key)
+            self._derived = keys.fits(self._file, key)
             if self._derived is None and not head:
-                keys.make_verifier(self.path, keys.derive(key, keys.new_salt()))
-                self._derived = keys.fits(self.path, key)  # its salt, should another process have been first
+                keys.make_verifier(self._file, keys.derive(key, keys.new_salt()))
+                self._derived = keys.fits(self._file, key)  # its salt, should another process have been first
             if self._derived is None:
-                proven = False
                 self._derived = keys.derive(key, head)  # SQLCipher's salt stands there, and is ours
+                return f"{verifier.name} is lost"
+            if head not in (b"", self._derived.salt, _IN_USE):
+                return f"{verifier.name} is another database's, or the first bytes are damaged"
         if not head:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # for its owner only
-        return proven
+            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))  # for its owner only
+        return ""
 
     def _head(self) -> bytes:
-        """Return the first bytes of the file, none where there is no file or an empty one."""
+        """Return the first bytes of the file, none where there is no file or an empty one.
+
+        A file that this process has open already is not opened here: to close it would take SQLite's locks away.
+        """
+        for other in _open:
+            if os.path.exists(self._file) and os.path.exists(other._file) and self._file.samefile(other._file):
+                return _IN_USE if other.encrypted else _PLAIN
         try:
-            with open(self.path, "r+b") as file:
+            with open(self._file, "r+b") as file:
                 head = file.read(len(_PLAIN))
         except FileNotFoundError:
             return b""
@@ -228,7 +250,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = self._module.connect(
-            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            self._file, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
         try:
             if self._derived is not None:
@@ -245,14 +267,18 @@ class Database:
         return (sqlite3.Error,) if self._module is sqlite3 else (sqlite3.Error, self._module.Error)
 
     @contextmanager
-    def _told(self, proven: bool = True) -> Iterator[None]:
-        """Turn what either database module raises into an error that says what to do."""
+    def _told(self, doubt: str = "") -> Iterator[None]:
+        """Turn what either database module raises into an error that says what to do.
+
+        Args:
+            doubt: why the key might be the wrong one; "" if it is not.
+        """
         try:
             yield
         except self._errors() as error:
-            raise told(error, self.path, encrypted=self.encrypted, proven=proven) from error
+            raise told(error, self.path, encrypted=self.encrypted, doubt=doubt) from error
         except OSError as error:
-            if error.filename is None or Path(error.filename) != self.path:
+            if error.filename is None or Path(error.filename) != self._file:
                 raise
             raise DatabaseError(f"{self.path} cannot be opened: {error.strerror}") from error
 

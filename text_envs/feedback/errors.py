@@ -19,23 +19,22 @@ def kind_of(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bytes say more
 
 
-def told(error: Exception, path: Path, *, encrypted: bool, proven: bool) -> DatabaseError:
+def told(error: Exception, path: Path, *, encrypted: bool, doubt: str) -> DatabaseError:
     """Return an error of sqlite3 or sqlcipher3 as ours.
 
     Args:
         error: what either module raised.
         path: of the database.
         encrypted: whether it was opened with a key.
-        proven: whether the key is known to be the right one.
+        doubt: why the key might be the wrong one; "" if it is not.
     """
     code = kind_of(error)
     if code == sqlite3.SQLITE_CONSTRAINT:
         return ConflictError(f"{path} refused a row: {error}")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        if not proven:
+        if doubt:
             return DatabaseError(
-                f"wrong key for {path}, or it is damaged: without its file {path.name}.key.json one cannot tell; "
-                "restore that from a backup"
+                f"wrong key for {path}, or it is damaged; one cannot tell: {doubt}; restore both from a backup"
             )
         if encrypted:
             return DatabaseError(f"{path} is damaged (the key is right): {error}; restore it from a backup")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from . import tables
 from .records import Comparison, Completion, Forgotten, Pair, Rating
 from .store import Store
 
+MOST_COMPLETIONS = 100  # of one prompt on one line
 EXTRA = ("annotator", "when", "seconds", "policies")
 
 
@@ -199,6 +201,11 @@ def _pair(fields: Mapping[str, Any], a: str, b: str, policy_a: str, policy_b: st
 def _all_pairs(prompt: str, completions: Any, policies: Any) -> list[Pair]:
     if not isinstance(completions, list) or len(completions) < 2:
         raise ValueError(f'"completions" is a list of at least two texts, got {completions!r:.200}')
+    if len(completions) > MOST_COMPLETIONS:
+        raise ValueError(
+            f'"completions" has {len(completions)} texts, which make {comb(len(completions), 2):,} pairs; give at '
+            f"most {MOST_COMPLETIONS}, or the pairs that are wanted"
+        )
     if policies is None:
         policies = [None] * len(completions)
     if not isinstance(policies, list) or len(policies) != len(completions):
@@ -264,6 +271,9 @@ def _line(fields: Mapping[str, Any]) -> str:
 def _write_whole(path: str | PathLike[str], lines: Iterable[str]) -> int:
     """Write a file that is whole, or as it was before; return how many lines."""
     path = Path(fspath(path)).resolve()  # through a link, to the file that it names
+    if path.exists() and not path.is_file():  # a device or a pipe is there to be written, not to be replaced
+        with open(path, "w", encoding="ascii") as file:
+            return sum(1 for line in lines if file.write(line))
     handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # for its owner only
     try:
         with os.fdopen(handle, "w", encoding="ascii") as file:

@@ -36,7 +36,12 @@ class Key:
     __slots__ = ("_secret",)
 
     def __init__(self, secret: str | bytes) -> None:
-        self._secret = os.fsencode(secret).rstrip(b"\r\n")
+        if not isinstance(secret, str | bytes):
+            raise TypeError(f"the key of a database is a text, got {type(secret).__name__}; a file: Key.from_file")
+        try:
+            self._secret = os.fsencode(secret).rstrip(b"\r\n")
+        except UnicodeEncodeError:
+            raise ValueError("the key of a database holds a lone surrogate, which is half a character") from None
         if not self._secret.strip():
             raise ValueError("the key of a database is a text of at least one visible character, and this is empty")
 

@@ -107,7 +107,7 @@ class Store:
             ValueError: if there is none with this id.
         """
         with self._reading(connection) as connection:
-            tables.check_there(connection, "pairs", id)
+            id = tables.known_id(connection, "pairs", id)
             row = connection.execute(f"SELECT {_PAIR} FROM {_PAIRS} WHERE p.id = ?", (id,)).fetchone()
         return Pair(*row)
 
@@ -146,7 +146,7 @@ class Store:
         """
         checked_choice(choice), checked_seconds(seconds)
         with self._writing(connection) as connection:
-            tables.check_there(connection, "pairs", pair_id)
+            pair_id = tables.known_id(connection, "pairs", pair_id)
             person = people.identify(connection, annotator)
             before = tables.answer(connection, pair_id, person)
             if before is not None and not replace:
@@ -162,7 +162,7 @@ class Store:
             ValueError: if there is no such pair.
         """
         with self._writing(connection) as connection:
-            tables.check_there(connection, "pairs", pair_id)
+            pair_id = tables.known_id(connection, "pairs", pair_id)
             person = people.identify(connection, annotator)
             if tables.answer(connection, pair_id, person) is not None:
                 raise AlreadyAnswered(f"{annotator!r} has compared pair {pair_id} before; the answer stands")
@@ -184,7 +184,7 @@ class Store:
         value = checked_number("rating", value)
         checked_seconds(seconds)
         with self._writing(connection) as connection:
-            tables.check_there(connection, "completions", completion_id)
+            completion_id = tables.known_id(connection, "completions", completion_id)
             person = people.identify(connection, annotator)
             before = tables.rating(connection, completion_id, person)
             if before is not None and not replace:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import sqlite3
+from typing import SupportsIndex
 
 from .people import Person
 from .records import Choice, Completion, Pair
@@ -78,15 +80,17 @@ def pair_id(connection: sqlite3.Connection, pair: Pair) -> tuple[int, bool]:
     return connection.execute("INSERT INTO pairs (a, b) VALUES (?, ?)", (a, b)).lastrowid or 0, False
 
 
-def check_there(connection: sqlite3.Connection, table: str, id: int) -> None:
-    """Check that a table has a row with this id.
+def known_id(connection: sqlite3.Connection, table: str, id: SupportsIndex) -> int:
+    """Return an id after checking that a table has it.
 
     Raises:
         ValueError: if it has not.
     """
+    id = operator.index(id)
     found = -(2**63) <= id < 2**63 and connection.execute(f"SELECT 1 FROM {table} WHERE id = ?", (id,)).fetchone()
     if not found:
         raise ValueError(f"no {table.removesuffix('s')} has the id {id!r}")
+    return id
 
 
 def answer(connection: sqlite3.Connection, pair: int, person: Person) -> Choice | None:
@@ -110,7 +114,7 @@ def keep_answer(
     connection.execute("DELETE FROM skips WHERE annotator = ? AND pair = ?", (person.id, pair))
     connection.execute(
         "INSERT OR REPLACE INTO comparisons (pair, annotator, choice, at, seconds) VALUES (?, ?, ?, ?, ?)",
-        (pair, person.id, choice, at, seconds),
+        (pair, person.id, choice, float(at), seconds if seconds is None else float(seconds)),
     )
 
 
@@ -120,5 +124,5 @@ def keep_rating(
     """Keep somebody's rating of a completion in place of an earlier one."""
     connection.execute(
         "INSERT OR REPLACE INTO ratings (completion, annotator, value, at, seconds) VALUES (?, ?, ?, ?, ?)",
-        (completion, person.id, value, at, seconds),
+        (completion, person.id, float(value), float(at), seconds if seconds is None else float(seconds)),
     )
