@@ -131,12 +131,9 @@ def _ratings(options: argparse.Namespace, store: Store) -> int:
 
 
 def _status(options: argparse.Namespace, store: Store) -> int:
-    from . import audit
     from .agreement import agreement
 
-    store.database.check()
-    with store.database.reading() as connection:
-        last = audit.verify(connection)
+    last = store.check()
     sealed = f"{last.number} entries, the last sealed {last.seal[:16]}" if last else "no entries"
     progress = store.progress()
     print(f"{options.database}: sound, {_kind(store)}; audit: {sealed}")

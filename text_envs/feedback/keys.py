@@ -9,6 +9,7 @@ import os
 import secrets
 import stat
 import tempfile
+from contextlib import suppress
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,8 +132,8 @@ def fits(path: Path, key: Key) -> Derived | None:
     verifier = verifier_path(path)
     try:
         content = json.loads(verifier.read_bytes())
-        salt, check = bytes.fromhex(content.pop("salt")), str(content.pop("check"))
-        if content != _header() or len(salt) != SALT_BYTES or len(check) != 64:
+        salt, check = bytes.fromhex(content["salt"]), content["check"]
+        if content != _content(content["salt"], check):
             raise ValueError("not what text-envs writes")
     except FileNotFoundError:
         return None
@@ -152,16 +153,16 @@ def fits(path: Path, key: Key) -> Derived | None:
 def make_verifier(path: Path, derived: Derived) -> None:
     """Write the verifier file of a database unless there is one: whole or not at all, for its owner only."""
     verifier = verifier_path(path)
-    content = {**_header(), "salt": derived.salt.hex(), "check": derived.check}
+    if verifier.exists():
+        return
     handle, temporary = tempfile.mkstemp(prefix=".new-", suffix=SUFFIX, dir=verifier.parent)
     try:
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            json.dump(content, file, indent=1)
+            json.dump(_content(derived.salt.hex(), derived.check), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, verifier)  # fails where another process was first, whose salt then counts
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):  # where another process was first, whose salt then counts
+            os.link(temporary, verifier)
     finally:
         os.unlink(temporary)
 
@@ -176,5 +177,8 @@ def verifier_path(path: Path) -> Path:
     return path.with_name(path.name + SUFFIX)
 
 
-def _header() -> dict[str, Any]:
-    return {"what": "key check of a text-envs feedback database", "version": 1, "kdf": "scrypt", **_COST}
+def _content(salt: str, check: str) -> dict[str, Any]:
+    """Return what the file holds; with a sum, so that damage to it is not taken for a wrong key."""
+    what = {"what": "key check of a text-envs feedback database", "version": 1, "kdf": "scrypt", **_COST}
+    sum = hashlib.sha256(f"{salt} {check}".encode("utf-8", "surrogatepass")).hexdigest()
+    return {**what, "salt": salt, "check": check, "sum": sum}

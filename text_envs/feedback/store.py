@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 from . import audit, people, tables
-from .database import Database
+from .database import Database, DatabaseError
 from .records import (
     AlreadyAnswered,
     Choice,
@@ -324,6 +324,19 @@ class Store:
             people.remove(connection, person, how)
             self.log(connection, None, people.ACTIONS[how], person.pseudonym)
         self.database.scrub()
+
+    def check(self) -> audit.Entry | None:
+        """Check that the file is sound, the texts are what they were and the audit is whole; return its last entry.
+
+        Raises:
+            DatabaseError: if anything was damaged or changed.
+        """
+        self.database.check()
+        for id, digest, *identity in self._rows("id", "id, digest, prompt, text, policy", "completions"):
+            if digest != tables.digest_of(*identity):
+                raise DatabaseError(f"{self.database.path} is damaged: completion {id} is not what it was")
+        with self.database.reading() as connection:
+            return audit.verify(connection)
 
     def log(
         self, connection: sqlite3.Connection, who: people.Person | None, action: str, subject: str | None = None

@@ -60,7 +60,7 @@ TABLES = (
 def completion_id(connection: sqlite3.Connection, completion: Completion) -> int:
     """Return a completion's id, having added it if it was not there."""
     identity = completion.prompt, completion.text, completion.policy
-    digest = hashlib.sha256(json.dumps(identity).encode()).digest()  # an index of whole texts would double the file
+    digest = digest_of(*identity)  # an index of whole texts would double the file
     row = connection.execute("SELECT id FROM completions WHERE digest = ?", (digest,)).fetchone()
     if row is not None:
         return row[0]
@@ -68,6 +68,11 @@ def completion_id(connection: sqlite3.Connection, completion: Completion) -> int
         "INSERT INTO completions (prompt, text, policy, digest) VALUES (?, ?, ?, ?)", (*identity, digest)
     )
     return added.lastrowid or 0
+
+
+def digest_of(prompt: str, text: str, policy: str | None) -> bytes:
+    """Return the SHA-256 that stands for a completion."""
+    return hashlib.sha256(json.dumps([prompt, text, policy]).encode()).digest()
 
 
 def pair_id(connection: sqlite3.Connection, pair: Pair) -> tuple[int, bool]:

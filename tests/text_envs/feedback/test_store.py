@@ -194,6 +194,15 @@ def test_the_audit_says_who_did_what_without_names(store, pairs):
     ]
 
 
+def test_a_text_that_changed_is_found(store, pairs):
+    store.add_pairs(pairs)
+    assert store.check().action == "add pairs"
+    with store.database.transaction() as connection:
+        connection.execute("UPDATE completions SET text = 'that 7' WHERE text = 'that 4'")
+    with pytest.raises(DatabaseError, match="is damaged: completion 10 is not what it was"):
+        store.check()
+
+
 CHANGES = [
     "UPDATE audit SET actor = 'nobody' WHERE number = 2",
     "DELETE FROM audit WHERE number = 2",
