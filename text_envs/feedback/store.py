@@ -320,7 +320,10 @@ class Store:
         with self.database.transaction() as connection:
             person = people.find(connection, annotator)
             if person is None:
-                raise ValueError(f"no annotator is called {annotator!r}")
+                raise ValueError(
+                    f"no annotator is called {annotator!r}; if an earlier attempt to forget them was interrupted, "
+                    "finish it: text-envs feedback scrub"
+                )
             people.remove(connection, person, how)
             self.log(connection, None, people.ACTIONS[how], person.pseudonym)
         self.database.scrub()

@@ -72,7 +72,7 @@ class Writer:
         self.connection = connection
         self._clock = clock
         self._turn, self._owner = threading.Lock(), 0
-        self._counting, self._waiting = threading.Lock(), 0
+        self._waiting: set[int] = set()  # threads
         self._group: _Group | None = None  # begun and not committed
 
     @contextmanager
@@ -80,7 +80,7 @@ class Writer:
         """Take a turn without a transaction.
 
         Raises:
-            DatabaseError: if the thread has the turn already, or others keep it too long.
+            DatabaseError: if the thread has the turn already.
         """
         with self._in_turn():
             if self._group is not None:
@@ -114,29 +114,26 @@ class Writer:
                 "this thread is in a transaction already and would wait for itself: hand its connection on "
                 "(connection=...)"
             )
-        self._count(1)
+        thread = threading.get_ident()
         try:
-            taken = self._turn.acquire(timeout=PATIENCE)
+            self._waiting.add(thread)
+            with self._turn:  # an interrupt (Ctrl-C) cannot come between taking a lock and this statement
+                self._waiting.discard(thread)
+                try:
+                    self._owner = thread
+                    yield
+                finally:
+                    self._owner = 0
         finally:
-            self._count(-1)
-        if not taken:
-            raise DatabaseError(f"other threads have been writing for {PATIENCE:.0f} seconds; do it again later")
-        try:
-            self._owner = threading.get_ident()
-            yield
-        finally:
-            self._owner = 0
-            self._turn.release()
-
-    def _count(self, change: int) -> None:
-        with self._counting:
-            self._waiting += change
+            self._waiting.discard(thread)
 
     def _join(self) -> _Group:
         """Return the group that is under way, or begin one."""
         group = self._group
         if group is None:
             group = _Group()
+            if self.connection.in_transaction:  # an interrupt came between beginning one and noting it
+                self.connection.execute("ROLLBACK")
             self.connection.execute("BEGIN IMMEDIATE")
             self._group = group
         try:
@@ -153,23 +150,31 @@ class Writer:
         try:
             self.connection.execute("ROLLBACK TO member")
             self.connection.execute("RELEASE member")
-        except Exception:
+        except BaseException as another:
             self._fail(group, error)
+            if not isinstance(another, Exception):
+                raise
 
     def _commit(self, group: _Group) -> None:
         try:
             self._clock.keep(self.connection)
             self.connection.execute("COMMIT")
         except BaseException as error:
-            self._fail(group, error)
+            if isinstance(error, Exception) or self.connection.in_transaction:
+                self._fail(group, error)
+                raise
+            self._done(group)  # an interrupt that came after it
             raise
-        self._group = None
-        group.done.set()
+        self._done(group)
 
     def _fail(self, group: _Group, error: BaseException) -> None:
         with suppress(Exception):  # it may have been undone already
             self.connection.execute("ROLLBACK")
-        self._group, group.error = None, error
+        group.error = error
+        self._done(group)
+
+    def _done(self, group: _Group) -> None:
+        self._group = None
         group.done.set()
 
     def _wait_for(self, group: _Group) -> None:
@@ -180,16 +185,16 @@ class Writer:
         """
         try:
             while not group.done.wait(_LOOK):
-                self._see_to(group, 0)
+                self._see_to(group)
         except BaseException:  # an interrupt, which must not leave it open
-            self._see_to(group, PATIENCE)
+            self._see_to(group)
             raise
         if group.error is not None:
-            raise DatabaseError(f"nothing was kept: the commit failed ({group.error})") from group.error
+            raise DatabaseError(f"nothing was kept: the commit failed ({group.error!r})") from group.error
 
-    def _see_to(self, group: _Group, patience: float) -> None:
-        """Commit a group if it is still open and the turn is free, or becomes so."""
-        if self._turn.acquire(timeout=patience):
+    def _see_to(self, group: _Group) -> None:
+        """Commit a group that is still open and that nobody is at; whoever has the turn sees to it otherwise."""
+        if self._turn.acquire(blocking=False):
             try:
                 if self._group is group:
                     self._commit(group)

@@ -441,7 +441,7 @@ def test_threads_share_commits_and_an_error_undoes_one_member_only(database):
         threads = [threading.Thread(target=work, args=(str(i),)) for i in range(10)]
         for thread in threads:
             thread.start()
-        while database._writer._waiting < 10:
+        while len(database._writer._waiting) < 10:
             pass
     for thread in threads:
         thread.join()
@@ -467,10 +467,50 @@ def test_a_commit_that_fails_is_told_to_all_who_share_it(database, monkeypatch):
     with writer._in_turn():
         for count, thread in enumerate(threads, 1):
             thread.start()
-            while writer._waiting < count:
+            while len(writer._waiting) < count:
                 pass
     for thread in threads:
         thread.join()
     kept, failed = set(read(database)), {text for text, _ in told}
     assert "z" in failed and kept.isdisjoint(failed) and kept | failed == set("abcz")
     write(database, "after")
+
+
+class Interrupting:
+    """A connection on which Ctrl-C comes right after a statement."""
+
+    def __init__(self, connection, statement):
+        self.connection, self.statement = connection, statement
+
+    def execute(self, statement, *values):
+        done = self.connection.execute(statement, *values)
+        if statement.startswith(self.statement):
+            self.statement = "never again"
+            raise KeyboardInterrupt
+        return done
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+
+STATEMENTS = ["BEGIN", "SELECT coalesce", "SAVEPOINT", "INSERT", "RELEASE", "ROLLBACK TO", "UPDATE clock", "COMMIT"]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_an_interrupt_leaves_all_or_nothing_and_nobody_waiting(tmp_path, statement):
+    with Database(tmp_path / "people.db") as database, Database(tmp_path / "people.db") as other:
+        database.create(TABLE)
+        writer = database._writer
+        writer.connection, plain = Interrupting(writer.connection, statement), writer.connection
+        with pytest.raises(KeyboardInterrupt), database.transaction() as connection:
+            database.now()
+            connection.execute("INSERT INTO notes VALUES ('a')")
+            connection.execute("INSERT INTO notes VALUES ('b')")
+            if statement == "ROLLBACK TO":
+                raise ZeroDivisionError
+        writer.connection = plain
+        kept = read(database)
+        assert kept == (["a", "b"] if statement == "COMMIT" else [])
+        write(database, "c")
+        write(other, "d")
+        assert read(database) == [*kept, "c", "d"]

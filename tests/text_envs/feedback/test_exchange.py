@@ -45,7 +45,7 @@ def meaning(comparison):
     return both, comparison.annotator, comparison.when, comparison.seconds
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(COMPARISONS, RATINGS)
 def test_what_was_exported_is_imported_again(comparisons, ratings):
     with tempfile.TemporaryDirectory() as folder:
