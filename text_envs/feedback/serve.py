@@ -84,6 +84,7 @@ def serve(
             proxy_headers=False,  # or whoever connects could name the address that its wrong logins count for
             ws="none",
             lifespan="off",
+            timeout_keep_alive=75,  # people read for a while between two requests
             timeout_graceful_shutdown=10,
             ssl_certfile=None if tls is None else tls.certificate,
             ssl_keyfile=None if tls is None else tls.private_key,

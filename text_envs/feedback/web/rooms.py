@@ -22,7 +22,7 @@ from ..sessions import Session, Sessions
 from ..store import Store
 
 HERE = Path(__file__).parent
-_AGREEMENT_SECONDS = 30.0  # how old a shown agreement may be
+_AGREEMENT_SECONDS = 10.0  # how old a shown agreement may be
 
 
 class Refused(Exception):
@@ -85,7 +85,7 @@ class Rooms:
 
 
 class Agreed:
-    """How far annotators agree, counted anew at most every half minute, by one thread for all."""
+    """How far annotators agree, counted anew now and then, by one thread for all."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -93,7 +93,7 @@ class Agreed:
         self._last: tuple[float, Agreement] | None = None
 
     def now(self) -> Agreement:
-        """Return what is known of it; it may be half a minute old."""
+        """Return what is known of it; it may be some seconds old."""
         last, time = self._last, self._store.database.now()
         if last is not None and (time - last[0] < _AGREEMENT_SECONDS or self._lock.locked()):
             return last[1]
@@ -102,7 +102,7 @@ class Agreed:
             return self._last[1]
 
 
-def find_rooms(request: Request) -> Rooms:
+async def find_rooms(request: Request) -> Rooms:
     """Return what the app works on."""
     return request.app.state.rooms
 
@@ -125,7 +125,7 @@ def find_session(request: Request, rooms: InRooms) -> Session:
 Asking = Annotated[Session, Depends(find_session)]
 
 
-def find_sender(session: Asking, csrf: Annotated[str, Form()] = "") -> Session:
+async def find_sender(session: Asking, csrf: Annotated[str, Form()] = "") -> Session:
     """Return who sent a form.
 
     Raises:
@@ -141,15 +141,15 @@ def find_sender(session: Asking, csrf: Annotated[str, Form()] = "") -> Session:
 Sending = Annotated[Session, Depends(find_sender)]
 
 
-def find_sending_admin(session: Sending) -> Session:
+async def find_sending_admin(session: Sending) -> Session:
     """Return the admin who sent a form; raise Refused as `find_sender` and `check_admin` do."""
-    return check_admin(session)
+    return await check_admin(session)
 
 
 SendingAdmin = Annotated[Session, Depends(find_sending_admin)]
 
 
-def check_admin(session: Asking) -> Session:
+async def check_admin(session: Asking) -> Session:
     """Return who asks.
 
     Raises:
