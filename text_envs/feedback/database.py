@@ -40,7 +40,7 @@ _SETTINGS = (
 
 
 _opening = threading.Lock()
-_open: WeakSet[Database] = WeakSet()  # in this process
+_open: WeakSet[Database] = WeakSet()  # by this process; changed and read under the lock
 
 
 class Database:
@@ -71,8 +71,10 @@ class Database:
         self._module: Any = sqlite3 if key is None else _sqlcipher()
         self._derived: keys.Derived | None = None
         with _opening:
-            with self._told():
+            try:
                 doubt = self._prepare(key)
+            except OSError as error:
+                raise DatabaseError(f"{self.path} cannot be opened: {error.strerror}") from error
             with self._told(doubt):
                 connection = self._connect()
                 try:
@@ -188,7 +190,7 @@ class Database:
         """Close the file; a transaction under way in another thread comes to its end first."""
         if self._closed or self._process != os.getpid():
             return
-        with self._writer.alone():
+        with self._writer.alone(), _opening:  # in this order: one may open another file within a transaction
             self._closed = True
             _open.discard(self)
             self._writer.connection.close()
@@ -277,10 +279,6 @@ class Database:
             yield
         except self._errors() as error:
             raise told(error, self.path, encrypted=self.encrypted, doubt=doubt) from error
-        except OSError as error:
-            if error.filename is None or Path(error.filename) != self._file:
-                raise
-            raise DatabaseError(f"{self.path} cannot be opened: {error.strerror}") from error
 
     def _check_usable(self) -> None:
         if self._closed:

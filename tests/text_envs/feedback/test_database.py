@@ -60,6 +60,14 @@ def test_an_error_undoes_its_transaction_only(database):
     assert read(database) == ["a", "b"]
 
 
+def test_errors_of_others_pass_as_they_are(database):
+    error = OSError(2, "No such file", 99)
+    for use in (database.transaction, database.reading):
+        with pytest.raises(OSError) as caught, use():
+            raise error
+        assert caught.value is error
+
+
 def test_reading_sees_one_state_and_does_not_write(database):
     write(database, "a")
     with database.reading() as connection:
