@@ -86,7 +86,7 @@ class Accounts:
             person = self.store.enrol(name, connection)
             row = (person.id, role, self.database.now(), _stamp(), hashed)
             if not connection.execute("INSERT OR IGNORE INTO accounts VALUES (?, ?, ?, ?, ?)", row).rowcount:
-                raise ValueError(f"{name!r} has an account; `account password` gives it a new password")
+                raise ValueError(f"{person.name!r} has an account; `account password` gives it a new password")
             self.store.log(connection, None, f"add {role}", person.pseudonym)
 
     def remove(self, name: str) -> None:

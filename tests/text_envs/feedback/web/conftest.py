@@ -121,11 +121,17 @@ def pairs(store):
 
 
 @pytest.fixture
-def enter(app):
+def browse(app):
+    """Open a new browser."""
+    return lambda **options: Browser(**{"app": app, **options})
+
+
+@pytest.fixture
+def enter(browse):
     """Log somebody in at a new browser."""
 
     def enter(name, **options):
-        browser = Browser(app, **options)
+        browser = browse(**options)
         assert browser.log_in(name).status_code == 200
         return browser
 
