@@ -20,7 +20,7 @@ from ..rewards.packages import missing
 from . import keys
 from .errors import ConflictError, DatabaseError, kind_of, told
 from .keys import Key
-from .writer import PATIENCE, Clock, Writer
+from .writer import PATIENCE, Clock, Writer, patiently
 
 __all__ = ["ConflictError", "Database", "DatabaseError", "Key"]
 
@@ -164,9 +164,8 @@ class Database:
             DatabaseError: if other programs keep reading what was there before.
         """
         self._check_usable()
-        with self._told(), self._writer.alone():
-            self._writer.connection.execute("VACUUM")
-            busy, *_ = self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        with self._told():
+            busy = self._writer.vacuum()
         if busy:
             raise DatabaseError(
                 f"deleted rows of {self.path} may still stand in {self.path.name}-wal, which another program "
@@ -327,15 +326,7 @@ def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
         DatabaseError: if the file system cannot.
     """
-    deadline = time.monotonic() + PATIENCE
-    while True:  # SQLite does not wait for others here by itself
-        try:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            break
-        except Exception as error:
-            if kind_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
+    (mode,) = patiently(connection, "PRAGMA journal_mode = WAL")
     if mode != "wal":
         raise DatabaseError(
             f"{path} is on a file system that cannot share it (journal mode {mode}); use a local one"

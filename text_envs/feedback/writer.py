@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .errors import DatabaseError
+from .errors import DatabaseError, kind_of
 
 PATIENCE = 60.0  # seconds to wait for another writer
 MOST = 64  # transactions in one commit
-_LOOK = 0.05  # seconds
+_LOOK = 0.05  # seconds, until those who wait for a commit look whether it was left to nobody
+_GAP = 0.001  # seconds, until we look whether another process lets us
 
 
 class Clock:
@@ -74,6 +76,17 @@ class Writer:
         self._turn, self._owner = threading.Lock(), 0
         self._waiting: set[int] = set()  # threads
         self._group: _Group | None = None  # begun and not committed
+
+    def vacuum(self) -> bool:
+        """Write the file anew and empty the write-ahead log; return whether others kept it from being emptied."""
+        with self.alone():
+            patiently(self.connection, "VACUUM")
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                busy, *_ = patiently(self.connection, "PRAGMA wal_checkpoint(TRUNCATE)")
+                if not busy or time.monotonic() > deadline:
+                    return bool(busy)
+                time.sleep(_GAP)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -134,7 +147,7 @@ class Writer:
             group = _Group()
             if self.connection.in_transaction:  # an interrupt came between beginning one and noting it
                 self.connection.execute("ROLLBACK")
-            self.connection.execute("BEGIN IMMEDIATE")
+            patiently(self.connection, "BEGIN IMMEDIATE")
             self._group = group
         try:
             self._clock.read(self.connection)
@@ -200,3 +213,23 @@ class Writer:
                     self._commit(group)
             finally:
                 self._turn.release()
+
+
+def patiently(connection: Any, statement: str) -> Any:
+    """Run a statement as soon as other processes let us, and return its row, if it has one.
+
+    SQLite itself would look again after up to 0.1 s, and so hardly ever find a gap between the transactions of a
+    busy process.
+    """
+    deadline = time.monotonic() + PATIENCE
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                return connection.execute(statement).fetchone()
+            except Exception as error:
+                if kind_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_GAP)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {1000 * PATIENCE:.0f}")

@@ -331,9 +331,9 @@ def test_what_was_deleted_is_gone_from_the_bytes(tmp_path, database):
     database.check()
 
 
-def test_scrubbing_says_if_a_reader_keeps_old_pages(tmp_path, key, database):
+def test_scrubbing_says_if_a_reader_keeps_old_pages(key, database, monkeypatch):
     write(database, "a")
-    database._writer.connection.execute("PRAGMA busy_timeout = 50")
+    monkeypatch.setattr("text_envs.feedback.writer.PATIENCE", 0.05)
     with Database(database.path, key) as other, other.reading():
         with database.transaction() as connection:
             connection.execute("DELETE FROM notes")
