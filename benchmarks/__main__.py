@@ -28,6 +28,7 @@ usage: text-envs COMMAND ...
   list, info ID, page FILE  the environments: a table, one of them, all as Markdown
   play ID                 type the actions yourself
   judge PAIRS.jsonl       an AI judge compares completions, for a reward model
+  feedback COMMAND        people's preferences: collect, keep, import, export
   train ID --algo ppo     train an agent, with any language model
   bench list|run|report   the benchmark suites; bench speed: side-by-side timings
   bench compare A B       what changed beyond noise between two runs
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(_USAGE)
         return 0
-    if command in ("list", "info", "play", "page", "judge"):
+    if command in ("list", "info", "play", "page", "judge", "feedback"):
         from text_envs.__main__ import main as environments
 
         return environments(arguments) or 0

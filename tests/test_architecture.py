@@ -55,8 +55,21 @@ def test_arrows_run_one_way(package):
     assert not list(violations(package, True, lambda name: name in FORBIDDEN[package]))
 
 
+# The web page is an extra's room, which nothing but `feedback serve` loads, and that when it is called.
+PAGE = "text_envs/feedback/web/"
+
+
 def test_the_environments_need_numpy_and_gymnasium_only():
-    assert not list(violations("text_envs", False, lambda name: name and name not in CORE))
+    found = violations("text_envs", False, lambda name: name and name not in CORE)
+    assert not [violation for violation in found if not violation.startswith(PAGE)]
+
+
+def test_nothing_outside_the_web_page_loads_it_at_once():
+    code = (
+        "import sys\nfrom text_envs.feedback import serve, web_commands\n"
+        "print(*({'fastapi', 'jinja2', 'argon2', 'uvicorn'} & set(sys.modules)))"
+    )
+    assert run(code) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

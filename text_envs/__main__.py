@@ -1,4 +1,4 @@
-"""`python -m text_envs list | info | play | page | judge`: the environments, and an AI judge, from a terminal."""
+"""`python -m text_envs list | info | play | page | judge | feedback`: what there is, from a terminal."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import gymnasium as gym
 
 from . import label
 from .catalog import describe, entries, example, make
+from .feedback.commands import add_feedback
+from .feedback.errors import DatabaseError
 from .page import ends, markdown, section, turns
 from .play import play
 from .registration import task_ids
@@ -23,7 +25,7 @@ from .rewards import RewardError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit status."""
     parser = argparse.ArgumentParser(prog="python -m text_envs", description="Text generation environments.")
-    commands = parser.add_subparsers(required=True, metavar="list | info | play | page | judge")
+    commands = parser.add_subparsers(required=True, metavar="list | info | play | page | judge | feedback")
     commands.add_parser("list", help="a table of all environments").set_defaults(command=_list)
     info = commands.add_parser("info", help="all there is to know about one, and an example episode")
     info.set_defaults(command=_info)
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page.add_argument("file", type=Path, help="such as docs/environments.md")
     page.set_defaults(command=_page)
     label.add_command(commands)
+    add_feedback(commands)
     options = parser.parse_args(arguments)
     try:
         return options.command(options)
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except (gym.error.Error, RewardError, TypeError, ValueError, ImportError, OSError) as error:
+    except (gym.error.Error, RewardError, DatabaseError, TypeError, ValueError, ImportError, OSError) as error:
         print(f"text_envs: {error}", file=sys.stderr)
         return 2
 
