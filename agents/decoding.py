@@ -261,10 +261,9 @@ class LeanDecoder:
         """Return (B, D) of embedded tokens (N, D), the first B of which are the rows' last."""
         if self.cache is None:
             self.cache = self._allocate()
-        by_head = self.cache.transpose(2, 3)
-        keys, values = by_head.narrow(3, 0, width).chunk(2, dim=2)
-        views = zip(self.cache.flatten(1, 2).unbind(), by_head, keys.unbind(), values.unbind(), strict=True)
-        for layer, kind, (tokens, kept, k, v) in zip(self.family.layers, self.kinds, views, strict=True):
+        keys, values = self.cache.narrow(2, 0, width).transpose(2, 3).chunk(2, dim=2)
+        views = self.cache.flatten(1, 2).unbind(), keys.unbind(), values.unbind()
+        for i, (layer, kind, tokens, k, v) in enumerate(zip(self.family.layers, self.kinds, *views, strict=True)):
             heads = layer.heads(x, rotation)  # (N, H + 2 H', d)
             queries, fresh = heads.split_with_sizes((self.n_heads, 2 * self.n_keys), dim=1)
             tokens.index_copy_(0, slot, fresh.to(tokens.dtype))
@@ -272,7 +271,7 @@ class LeanDecoder:
             last = last.view(self.n_rows, self.n_keys, -1, layer.size)  # (B, H', G, d)
             attended = _attend(last, k, v, sight[kind], layer.scale).flatten(1)
             if prefill is not None:
-                more = self._attend_more(queries[self.n_rows :], kept, kind, prefill, layer.scale)
+                more = self._attend_more(queries[self.n_rows :], self.cache[i], kind, prefill, layer.scale)
                 attended = torch.cat((attended, more))
             x = x + layer.leave(attended)
             x = x + layer.perceptron(x)
@@ -283,12 +282,12 @@ class LeanDecoder:
         shape = len(self.kinds), self.n_rows, self.capacity, 2 * self.n_keys, self.family.layers[0].size
         return self.weight.new_zeros(shape, dtype=self.backbone.dtype)
 
-    def _attend_more(self, queries: Tensor, kept: Tensor, kind: str, prefill: Prefill, scale: float) -> Tensor:
+    def _attend_more(self, queries: Tensor, cache: Tensor, kind: str, prefill: Prefill, scale: float) -> Tensor:
         """Return (b t, H d) of a prefill's queries (b t, H, d)."""
         rows, t, width, sight = prefill
         size = queries.shape[2]
         apart = queries.view(len(rows), t, self.n_keys, -1, size).permute(0, 2, 3, 1, 4)  # (b, H', G, t, d)
-        keys, values = kept[rows, :, :width].chunk(2, dim=1)
+        keys, values = cache[rows, :width].transpose(1, 2).chunk(2, dim=1)
         seen = _attend(apart.flatten(2, 3), keys, values, sight[kind], scale)
         return seen.view(apart.shape).permute(0, 3, 1, 2, 4).reshape(len(queries), -1)
 

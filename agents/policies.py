@@ -37,8 +37,6 @@ def sharing_copy(module: nn.Module) -> Any:
 
 def read_value(head: nn.Linear, hidden: Tensor) -> Tensor:
     """Return (..., 1) of hidden states (..., D), in float32 whatever the model's precision: returns need it."""
-    if not torch.is_autocast_enabled(hidden.device.type):  # to enter the context takes longer than a step's product
-        return head(hidden.float())
     with torch.autocast(hidden.device.type, enabled=False):
         return head(hidden.float())
 
