@@ -1,18 +1,21 @@
 """A lean decode step for GPT-2 and the Llama family: the new tokens of every row in one pass over the weights.
 
 transformers spends most of a small step in the Python of its modules. This reads the same weights, live, and leaves
-out what a rollout never uses: dropout, outputs of inner layers, layouts with a row of padding for each row. Each
-linear map is still the module's own where it is not a plain one, so adapters work.
+out what a rollout never uses: dropout, outputs of inner layers, layouts with a row of padding for each row. A
+module that is not a plain one is still called, so adapters work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.activations import GELUTanh
 from transformers.pytorch_utils import Conv1D
 
 from .backbone import Backbone
@@ -41,9 +44,29 @@ def kinds_of_layers(backbone: Backbone) -> list[str]:
     return list(getattr(backbone.config, "layer_types", None) or ["sliding_attention"] * n_layers)
 
 
+def plain(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what a module does with (N, D), on its own weights: its operation where that is all there is to it.
+
+    In a small step the call of a module takes as long as its operation.
+    """
+    weights = dict(module.named_parameters(recurse=False))
+    if type(module) is Conv1D:
+        return partial(torch.addmm, weights["bias"], mat2=weights["weight"])
+    if type(module) is nn.LayerNorm:
+        weight, bias = weights.get("weight"), weights.get("bias")
+        shape, eps = module.normalized_shape, module.eps
+        return partial(torch.layer_norm, normalized_shape=shape, weight=weight, bias=bias, eps=eps)
+    if type(module) is nn.Embedding:
+        return partial(torch.embedding, weights["weight"])
+    if type(module) is GELUTanh:
+        return partial(F.gelu, approximate="tanh")
+    return module
+
+
 class Layer(Protocol):
     """A layer's own maps; it adds attention's share and then the perceptron's to its input (N, D)."""
 
+    size: int  # d
     scale: float  # on attention's products
 
     def heads(self, x: Tensor, rotation: Any) -> Tensor:
@@ -61,21 +84,22 @@ class GPT2Layer:
 
     def __init__(self, block: Any) -> None:
         attention, mlp = block.attn, block.mlp
-        self.before_attention, self.to_heads, self.from_heads = block.ln_1, attention.c_attn, attention.c_proj
-        self.before_perceptron, self.widen, self.narrow = block.ln_2, mlp.c_fc, mlp.c_proj
-        self.activation, self.n_heads, self.scale = mlp.act, attention.num_heads, attention.scaling
+        self.before_attention, self.to_heads = plain(block.ln_1), plain(attention.c_attn)
+        self.from_heads, self.before_perceptron = plain(attention.c_proj), plain(block.ln_2)
+        self.widen, self.activation, self.narrow = plain(mlp.c_fc), plain(mlp.act), plain(mlp.c_proj)
+        self.size, self.scale = attention.head_dim, attention.scaling
 
     def heads(self, x: Tensor, rotation: None) -> Tensor:
         """See `Layer`; positions are in the input already."""
-        return _linear(self.to_heads, self.before_attention(x)).view(x.shape[0], 3 * self.n_heads, -1)
+        return self.to_heads(self.before_attention(x)).view(x.shape[0], -1, self.size)
 
     def leave(self, attended: Tensor) -> Tensor:
         """See `Layer`."""
-        return _linear(self.from_heads, attended)
+        return self.from_heads(attended)
 
     def perceptron(self, x: Tensor) -> Tensor:
         """See `Layer`."""
-        return _linear(self.narrow, self.activation(_linear(self.widen, self.before_perceptron(x))))
+        return self.narrow(self.activation(self.widen(self.before_perceptron(x))))
 
 
 class LlamaLayer:
@@ -113,7 +137,7 @@ class GPT2:
     """GPT-2, whose positions are embedded."""
 
     def __init__(self, trunk: Any) -> None:
-        self.tokens, self.positions, self.norm = trunk.wte, trunk.wpe, trunk.ln_f
+        self.tokens, self.positions, self.norm = plain(trunk.wte), plain(trunk.wpe), plain(trunk.ln_f)
         self.layers: list[Layer] = [GPT2Layer(block) for block in trunk.h]
 
     def embed(self, ids: Tensor, position: Tensor) -> tuple[Tensor, Any]:
@@ -125,7 +149,7 @@ class Llama:
     """Llama, Mistral, Qwen 2 and Qwen 3, whose positions turn queries and keys."""
 
     def __init__(self, trunk: Any) -> None:
-        self.tokens, self.rotary, self.norm = trunk.embed_tokens, trunk.rotary_emb, trunk.norm
+        self.tokens, self.rotary, self.norm = plain(trunk.embed_tokens), trunk.rotary_emb, trunk.norm
         self.layers: list[Layer] = [LlamaLayer(block) for block in trunk.layers]
 
     def embed(self, ids: Tensor, position: Tensor) -> tuple[Tensor, Any]:
@@ -144,12 +168,9 @@ FAMILIES: dict[str, type[GPT2 | Llama]] = {
 }
 
 
-def _linear(module: nn.Module, x: Tensor) -> Tensor:
-    """Return a linear map of (N, D); Conv1D's own forward is twice as slow as its product."""
-    return torch.addmm(module.bias, x, module.weight) if type(module) is Conv1D else module(x)
-
-
-Sight = dict[str, Tensor | None]  # by kind of layer: True where a query may look; None where it may everywhere
+Sight = dict[
+    str, Tensor | None
+]  # by kind of layer: added to a query's products, 0 or -inf; None where all are seen
 
 
 class Prefill(NamedTuple):
@@ -183,16 +204,17 @@ class LeanDecoder:
     """
 
     def __init__(self, backbone: Backbone, n_rows: int) -> None:
-        trunk = backbone.model.base_model
+        trunk: Any = backbone.model.base_model
         name = type(trunk).__name__
         if name not in FAMILIES:
             raise TypeError(f"{name} has no lean decode step; those that have one: {', '.join(FAMILIES)}")
         self.backbone, self.n_rows, self.capacity = backbone, n_rows, backbone.context_length
-        self.family = FAMILIES[name](trunk)
+        self.family, self.weight = FAMILIES[name](trunk), trunk.get_input_embeddings().weight
         self.kinds = kinds_of_layers(backbone)
         self.n_heads = backbone.config.num_attention_heads
         self.n_keys = getattr(backbone.config, "num_key_value_heads", None) or self.n_heads
-        self.cache: list[Tensor] = []  # (B, L, 2 H', d) of each layer: keys, then values
+        self.rows = np.arange(n_rows)
+        self.cache: Tensor | None = None  # (layers, B, L, 2 H', d): keys, then values
 
     def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
         """Compute tokens [start, length) of every row; return (B, D), the hidden states of the last ones.
@@ -202,68 +224,77 @@ class LeanDecoder:
             start: (B,), tokens of each row that are known already, less than `length`.
             length: (B,), tokens of each row.
         """
-        device = self.family.tokens.weight.device
-        row, position = np.arange(self.n_rows), length - 1
-        width, sight = int(length.max()), self._sight(position[:, None], device)
+        row, position = self.rows, length - 1
+        device = self.weight.device
+        width, sight = int(length.max()), self._sight(position[:, None])
         prefill = None
         rows = np.flatnonzero(start < position)
         if len(rows):
             span = np.arange((position - start).max())
             more = np.minimum(start[rows, None] + span, position[rows, None] - 1)  # (b, t)
-            seen = self._sight(more, device)
+            seen = self._sight(more)
             prefill = Prefill(torch.as_tensor(rows, device=device), len(span), int(more.max()) + 1, seen)
             row = np.concatenate((row, np.repeat(rows, len(span))))
             position = np.concatenate((position, more.ravel()))
         fed = np.stack((ids[row, position], position, row * self.capacity + position))
-        ids_t, position_t, slot = torch.as_tensor(fed, device=device)
+        ids_t, position_t, slot = torch.as_tensor(fed, device=device).unbind()
         with self.backbone.autocast():
             x, rotation = self.family.embed(ids_t, position_t)
             with torch.inference_mode():  # a twentieth quicker than torch.no_grad
                 x = self._layers(x, rotation, slot, width, sight, prefill)
         return x.clone()  # a tensor like any other
 
-    def _sight(self, position: np.ndarray, device: torch.device) -> Sight:
+    def _sight(self, position: np.ndarray) -> Sight:
         """Return the masks (b, 1, G t, width) of queries at (b, t), `width` being the longest's."""
         seen: Sight = {}
         for kind, hidden in out_of_sight(self.backbone, position, int(position.max()) + 1).items():
             seen[kind] = None
             if hidden.any():
-                tiled = np.tile(~hidden, (1, self.n_heads // self.n_keys, 1))
-                seen[kind] = torch.as_tensor(tiled, device=device)[:, None]
+                tiled = np.tile(hidden, (1, self.n_heads // self.n_keys, 1))
+                hide = torch.as_tensor(tiled, device=self.weight.device)[:, None]
+                seen[kind] = torch.zeros_like(hide, dtype=self.weight.dtype).masked_fill_(hide, -torch.inf)
         return seen
 
     def _layers(
         self, x: Tensor, rotation: Any, slot: Tensor, width: int, sight: Sight, prefill: Prefill | None
     ) -> Tensor:
         """Return (B, D) of embedded tokens (N, D), the first B of which are the rows' last."""
-        for i, (layer, kind) in enumerate(zip(self.family.layers, self.kinds, strict=True)):
-            heads = layer.heads(x, rotation)
-            queries, fresh = heads[:, : self.n_heads], heads[:, self.n_heads :]
-            if len(self.cache) == i:
-                self.cache.append(fresh.new_zeros(self.n_rows, self.capacity, *fresh.shape[1:]))
-            cache = self.cache[i]
-            cache.view(-1, *fresh.shape[1:]).index_copy_(0, slot, fresh)
-            last = queries[: self.n_rows].unflatten(1, (self.n_keys, -1))  # (B, H', G, d)
-            attended = self._attend(last, cache[:, :width], sight[kind], layer.scale).flatten(1)
+        if self.cache is None:
+            self.cache = self._allocate()
+        keys, values = self.cache.narrow(2, 0, width).transpose(2, 3).chunk(2, dim=2)
+        views = self.cache.flatten(1, 2).unbind(), keys.unbind(), values.unbind()
+        for i, (layer, kind, tokens, k, v) in enumerate(zip(self.family.layers, self.kinds, *views, strict=True)):
+            heads = layer.heads(x, rotation)  # (N, H + 2 H', d)
+            queries, fresh = heads.split_with_sizes((self.n_heads, 2 * self.n_keys), dim=1)
+            tokens.index_copy_(0, slot, fresh.to(tokens.dtype))
+            last = queries if prefill is None else queries[: self.n_rows]
+            last = last.view(self.n_rows, self.n_keys, -1, layer.size)  # (B, H', G, d)
+            attended = _attend(last, k, v, sight[kind], layer.scale).flatten(1)
             if prefill is not None:
-                more = self._attend_more(queries[self.n_rows :], cache, kind, prefill, layer.scale)
+                more = self._attend_more(queries[self.n_rows :], self.cache[i], kind, prefill, layer.scale)
                 attended = torch.cat((attended, more))
             x = x + layer.leave(attended)
             x = x + layer.perceptron(x)
-        return self.family.norm(x[: self.n_rows])
+        return self.family.norm(x if prefill is None else x[: self.n_rows])
+
+    def _allocate(self) -> Tensor:
+        """Return the memory of all layers."""
+        shape = len(self.kinds), self.n_rows, self.capacity, 2 * self.n_keys, self.family.layers[0].size
+        return self.weight.new_zeros(shape, dtype=self.backbone.dtype)
 
     def _attend_more(self, queries: Tensor, cache: Tensor, kind: str, prefill: Prefill, scale: float) -> Tensor:
         """Return (b t, H d) of a prefill's queries (b t, H, d)."""
         rows, t, width, sight = prefill
         size = queries.shape[2]
         apart = queries.view(len(rows), t, self.n_keys, -1, size).permute(0, 2, 3, 1, 4)  # (b, H', G, t, d)
-        seen = self._attend(apart.flatten(2, 3), cache[rows, :width], sight[kind], scale)
+        keys, values = cache[rows, :width].transpose(1, 2).chunk(2, dim=1)
+        seen = _attend(apart.flatten(2, 3), keys, values, sight[kind], scale)
         return seen.view(apart.shape).permute(0, 3, 1, 2, 4).reshape(len(queries), -1)
 
-    def _attend(self, queries: Tensor, kept: Tensor, sight: Tensor | None, scale: float) -> Tensor:
-        """Return what queries (b, H', q, d) see of keys and values (b, width, 2 H', d): (b, H', q, d).
 
-        The queries that share a key stand side by side like queries in time: no key is copied for them.
-        """
-        keys, values = kept.transpose(1, 2).chunk(2, dim=1)  # (b, H', width, d)
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=sight, scale=scale)
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, sight: Tensor | None, scale: float) -> Tensor:
+    """Return what queries (b, H', q, d) see of keys and values (b, H', width, d): (b, H', q, d).
+
+    The queries that share a key stand side by side like queries in time: no key is copied for them.
+    """
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=sight, scale=scale)

@@ -13,7 +13,8 @@ from transformers import GPT2Config, LlamaConfig
 import agents
 from agents.backbone import Backbone
 from agents.buffers import to_device
-from agents.kv_cache import ContextFollower
+from agents.decoding import LeanDecoder
+from agents.kv_cache import CacheDecoder, ContextFollower, Decoder
 from agents.losses import dqn_loss, ppo_loss, q_targets
 from agents.models import ModelSpec
 from agents.packing import pack
@@ -60,8 +61,9 @@ def test_forward_and_losses_stay_on_the_device(backbone: Backbone) -> None:
     assert loss.total.device.type == q_loss.device.type == "meta"
 
 
-def test_the_cache_stays_on_the_device(backbone: Backbone) -> None:
-    follower = ContextFollower(backbone, 3)
+@pytest.mark.parametrize("decoder", [CacheDecoder, LeanDecoder])
+def test_the_cache_stays_on_the_device(backbone: Backbone, decoder: type[Decoder]) -> None:
+    follower = ContextFollower(backbone, 3, decoder)
     ids = np.zeros((3, L), np.int64)
     with torch.no_grad():
         for length in ([4, 2, 3], [5, 3, 4], [6, 1, 5]):
