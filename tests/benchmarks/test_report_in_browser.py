@@ -2,9 +2,7 @@
 
 import html
 import json
-import os
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 
@@ -65,16 +63,6 @@ LISTENER = """<script>
 window.problems = [];
 window.addEventListener("error", event => problems.push(event.message || event.target.outerHTML), true);
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
-    if not found and os.environ.get("CI") == "true":
-        pytest.fail("no Chromium on PATH, which CI must have: apt-get install --no-install-recommends chromium")
-    if not found:
-        pytest.skip("no Chromium on PATH")
-    return found[0]
 
 
 @pytest.fixture
