@@ -258,8 +258,8 @@ class Backbone(nn.Module):
         plain = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         if not plain.isfinite().all():
             raise ValueError(
-                f"{name} computes numbers that are not finite (nan or inf), so its weights are damaged; load or make "
-                "the model again"
+                f"{name} computes numbers that are not finite (nan or inf), so its weights are damaged; load or "
+                "make the model again"
             )
         self._check_direction(name, ids)
         try:
