@@ -62,9 +62,10 @@ def check_growth(before: np.ndarray, after: np.ndarray, pad: int, rows: np.ndarr
     changed = ((before != after) & (before != pad)).any(axis=1) & rows
     if changed.any():
         row = int(np.flatnonzero(changed)[0])
+        held, holds = (context[row][context[row] != pad].tolist() for context in (before, after))
         raise ValueError(
-            f"row {row} of the environment changed what its context held before, {before[row].tolist()} to "
-            f"{after[row].tolist()}; within an episode tokens are only appended: end it where the context is full"
+            f"row {row} of the environment changed what its context held before, {held} to {holds}; within an "
+            "episode tokens are only appended: end it where the context is full"
         )
 
 

@@ -96,13 +96,10 @@ def check_contexts(obs: Tensor | np.ndarray, pad: int) -> None:
             f"an observation holds {obs[wrong][0].item():.6g}, which is no token id 0..{pad - 1} nor the padding "
             f"{pad}; ids are read as they are, so use no VecNormalize(norm_obs=True) or other scaling"
         )
-    if not present[:, 0].all():
-        raise ValueError(
-            f"an observation begins with the padding {pad}, so it holds no token or is padded on the left; a "
-            "context has at least one token and is padded on the right"
-        )
+    if not present.any(1).all():
+        raise ValueError(f"an observation holds no token, only the padding {pad}; a context has at least one")
     if (present[:, 1:] & ~present[:, :-1]).any():
         raise ValueError(
-            f"an observation goes on after the padding {pad}; give one context, padded on the right only (no "
-            "VecFrameStack)"
+            f"an observation goes on after the padding {pad}; a context is padded on the right only, and alone (no "
+            "padding on the left, no VecFrameStack)"
         )

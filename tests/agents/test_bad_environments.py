@@ -88,7 +88,7 @@ def test_an_empty_prompt_is_told(token_env: type) -> None:
             return np.full_like(observation, V), info
 
     for name in ("PPO", "DQN"):
-        with pytest.raises(ValueError, match="begins with the padding 7, so it holds no token"):
+        with pytest.raises(ValueError, match="holds no token, only the padding 7"):
             make(name, batch(Silent), **({"learning_starts": 0} if name == "DQN" else {})).learn(64)
 
 
@@ -117,8 +117,8 @@ def test_scaled_and_stacked_ids_are_refused_in_stock_algorithms(token_env: type)
     ("rows", "message"),
     [
         ([[1, V, 2, V]], "goes on after the padding 7"),
-        ([[1, 2, V, V], [V, V, 1, 2]], "is padded on the left"),
-        ([[V, V, V, V]], "it holds no token"),
+        ([[1, 2, V, V], [V, V, 1, 2]], "padded on the right only"),
+        ([[V, V, V, V]], "holds no token"),
         ([[1, -1, V, V]], "holds -1, which is no token id"),
         ([[1, 8, V, V]], "holds 8, which"),
         ([[1, 1.5, V, V]], "holds 1.5, which"),
@@ -142,7 +142,7 @@ def test_predict_refuses_what_is_no_context(vector_env: Callable) -> None:
     observations = np.full((2, 14), V)
     observations[:, -2:] = 1
     for cached in (False, True):
-        with pytest.raises(ValueError, match="padded on the left"):
+        with pytest.raises(ValueError, match="padded on the right only"):
             if cached:
                 with model.policy.cached():
                     model.predict(observations)
