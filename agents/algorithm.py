@@ -7,10 +7,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Self
 
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from .checkpoint import FORMAT_VERSION, CheckpointError, check_checkpoint, check_format, versions, write_whole
 from .vec_env import VectorEnvAdapter
@@ -21,9 +22,22 @@ class TextAlgorithm(BaseAlgorithm):
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        space = getattr(env, "single_observation_space", None) or getattr(env, "observation_space", None)
+        if isinstance(space, spaces.Text):
+            raise ValueError(
+                f"observations are {space}, a text; these agents read and say tokens: make the environment with "
+                'level="token" (or level="candidate", for Stable-Baselines3\'s own algorithms with CandidatePolicy)'
+            )
         if isinstance(env, VectorEnv):
             env = VectorEnvAdapter(env)
-        return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        env = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        normalized = unwrap_vec_normalize(env)
+        if normalized is not None and normalized.norm_obs:
+            raise ValueError(
+                "VecNormalize(norm_obs=True) turns token ids into other numbers; wrap with norm_obs=False (rewards "
+                "may be normalised)"
+            )
+        return env
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
@@ -88,6 +102,15 @@ class TextAlgorithm(BaseAlgorithm):
                 f"{path} is no checkpoint of {__package__}.{cls.__name__} ({type(error).__name__}: {error}); load "
                 f"it with the class and the versions that saved it ({versions(path)})"
             ) from error
+
+
+def check_buffer(name: str, given: Any, expected: type) -> None:
+    """Raise a `TypeError` unless a buffer's class is of the kind that keeps whole episodes."""
+    if not (isinstance(given, type) and issubclass(given, expected)):
+        raise TypeError(
+            f"{name}={getattr(given, '__name__', given)} does not keep episodes whole; give "
+            f"{expected.__name__} or a subclass of it, or leave it out"
+        )
 
 
 def find_tokenizer(env: VecEnv) -> list[Any]:

@@ -256,24 +256,51 @@ class Backbone(nn.Module):
         self.model.eval()
         ids = torch.arange(min(12, self.context_length), device=self.model.device)[None] % self.vocab_size
         plain = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        if not plain.isfinite().all():
+            raise ValueError(
+                f"{name} computes numbers that are not finite (nan or inf), so its weights are damaged; load or "
+                "make the model again"
+            )
+        self._check_direction(name, ids)
         try:
             if not _close(self.hidden(ids), plain):
                 self._context = None
         except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError):
             self._context = None  # no keys and values, such as a state-space model's
-        half = self.hidden(ids[:, : (ids.shape[1] + 1) // 2])
-        if not _close(half, plain[:, : half.shape[1]]):
-            raise ValueError(
-                f"{name} reads a text in both directions: what follows a token changes its hidden state (largest "
-                f"difference {(half - plain[:, : half.shape[1]]).abs().max().item():.3g}); use a causal language "
-                "model, such as GPT-2 or Llama"
-            )
         whole, cut = self.model(input_ids=ids, use_cache=False).logits, self.head(plain)
         if not _close(cut, whole):
             raise ValueError(
                 f"{name} changes its logits before or after the output layer (largest difference "
                 f"{(whole - cut).abs().max().item():.3g}), which these policies do not reproduce; use a model "
                 "without logit soft caps or scales"
+            )
+
+    @torch.enable_grad()
+    def _check_direction(self, name: str, ids: Tensor) -> None:
+        """Refuse a model that looks ahead: what depends on a later token has a gradient there, however small."""
+        seen: list[Tensor] = []
+
+        def watch(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+            seen.append(embedded.detach().requires_grad_())
+            return seen[-1].clone()
+
+        half = (ids.shape[1] + 1) // 2
+        hook = self.model.get_input_embeddings().register_forward_hook(watch)
+        try:
+            first = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :half]
+            (gradient,) = torch.autograd.grad((first * torch.arange(self.width).to(first).cos()).sum(), seen[:1])
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            raise ValueError(
+                f"{name} gives no gradient in evaluation mode, in which these policies are trained "
+                f"({type(error).__name__}: {error}); use another model, such as GPT-2 or Llama"
+            ) from error
+        finally:
+            hook.remove()
+        ahead = gradient.reshape(ids.shape[1], -1)[half:]  # XLNet holds time first
+        if ahead.count_nonzero():
+            raise ValueError(
+                f"{name} reads a text in both directions: what follows a token changes its hidden state (largest "
+                f"gradient {ahead.abs().max().item():.3g}); use a causal language model, such as GPT-2 or Llama"
             )
 
     def _checkpoint_layers(self) -> None:

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from .buffers import GroupEpisode, GroupRolloutBuffer
+from .buffers import GroupEpisode, GroupRolloutBuffer, check_rewards
 from .cloning import CloningAlgorithm
 from .demonstrations import Demonstration, EpisodeRecorder
 from .masks import ask_masks, restricts
@@ -185,6 +185,7 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
                 legal = ask_masks(env) if masked else None
                 actions, _ = self.policy.predict(obs, deterministic=False, action_masks=legal)
                 following, rewards, dones, _ = env.step(actions)
+                check_rewards(rewards)
                 running += rewards
                 for row, episode in recorder.add(obs, actions, dones, legal):
                     rows[row].append((episode, float(running[row])))

@@ -47,6 +47,28 @@ def context_length(observations: np.ndarray, pad: int) -> np.ndarray:
     return (observations != pad).sum(axis=1)
 
 
+def check_rewards(rewards: np.ndarray) -> None:
+    """Raise a `ValueError` unless the rewards (B,) of a step are finite: a failure is no number to learn from."""
+    if not np.isfinite(rewards).all():
+        row = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        raise ValueError(
+            f"row {row} of the environment earned {rewards[row]}, which nothing can be learned from; mend its "
+            "reward (weights and checkpoints are as they were)"
+        )
+
+
+def check_growth(before: np.ndarray, after: np.ndarray, pad: int, rows: np.ndarray) -> None:
+    """Raise a `ValueError` unless contexts (B, L) of the given rows (B,) kept what they held and at most grew."""
+    changed = ((before != after) & (before != pad)).any(axis=1) & rows
+    if changed.any():
+        row = int(np.flatnonzero(changed)[0])
+        held, holds = (context[row][context[row] != pad].tolist() for context in (before, after))
+        raise ValueError(
+            f"row {row} of the environment changed what its context held before, {held} to {holds}; within an "
+            "episode tokens are only appended: end it where the context is full"
+        )
+
+
 def to_device(packed: Packed, device: torch.device | str) -> PackedTensors:
     """Return a pack as tensors."""
     return PackedTensors(*(torch.as_tensor(array).to(device, non_blocking=True) for array in packed))
@@ -110,7 +132,9 @@ class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
         log_prob: Tensor,
     ) -> None:
         """Add one step of every row: obs (B, L), the rest (B,) or (B, 1)."""
+        check_rewards(reward)
         if self.pos > 0:
+            check_growth(self._context, obs, self.pad, np.asarray(episode_start) == 0)
             for row in np.flatnonzero(episode_start):
                 self._close(int(row), self.pos)
         self._context[:] = obs

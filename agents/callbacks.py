@@ -7,9 +7,11 @@ Evaluation on an environment of its own is SB3's `EvalCallback`, and stopping at
 from __future__ import annotations
 
 import math
+import sys
 import time
 from abc import abstractmethod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -36,6 +38,7 @@ class Checkpoint(BaseCallback):
 
     Raises:
         ValueError: at the start of training, if the folder holds later checkpoints: they are another run's.
+        RuntimeError: at the start of training, if another process is training into the folder.
         TypeError: at the start of training, if the environment cannot be pickled.
     """
 
@@ -54,6 +57,7 @@ class Checkpoint(BaseCallback):
 
     def _on_training_start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
         for left in self.folder.glob(".new-*.zip"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         found = checkpoints(self.folder)
@@ -80,6 +84,7 @@ class Checkpoint(BaseCallback):
     def _on_training_end(self) -> None:
         if self.model.num_timesteps != self._last:
             self._save(self.model.num_timesteps)
+        self._lock.close()
 
     def _save(self, steps: int) -> None:
         path = checkpoint_path(self.folder, steps)
@@ -89,6 +94,29 @@ class Checkpoint(BaseCallback):
             old.unlink(missing_ok=True)
         if self.verbose:
             print(f"saved {path}")
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Return the open file by which this process holds a folder, until it is closed or the process ends.
+
+    Raises:
+        RuntimeError: if another process holds it: two runs would replace each other's checkpoints.
+    """
+    file = open(folder / ".lock", "w")  # noqa: SIM115 - it stays open while training goes on
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise RuntimeError(
+                f"another process is training into {folder}; give each run a folder of its own, or end that one "
+                "first"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+    return file
 
 
 class TextMetrics(BaseCallback):

@@ -31,7 +31,7 @@ from .policies import (
     without_head,
     zero_head,
 )
-from .reading import context_lengths, last_hidden
+from .reading import check_contexts, context_lengths, last_hidden
 
 Prior = Literal["mean", "sum", "none"]
 Layout = Sequence[int]
@@ -85,6 +85,7 @@ class CandidateReader(nn.Module):
         """Return what the model makes of observations (B, L + K * C); without `likelihood` its column is 0."""
         length, k, size = self.layout
         pad, rows = self.backbone.vocab_size, len(obs)
+        check_contexts(obs[:, :length], pad)
         context, candidates = obs[:, :length].long(), obs[:, length:].long().reshape(rows, k, size)
         before = context_lengths(context, pad)[0][:, None]  # (B, 1)
         spoken = (candidates != pad).sum(dim=2)  # (B, K)

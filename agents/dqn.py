@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import RolloutReturn, Schedule
 from torch import Tensor
 
+from .algorithm import check_buffer
 from .buffers import PackedTensors
 from .losses import dqn_loss, guided_log_probs, q_targets, soft_q_targets, top_actions
 from .masks import ask_masks, check_masks, mask_scores, random_legal, restricts, unpack_masks
@@ -97,6 +98,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         top_k: int | None = None,
         micro_batch_size: int | None = None,
     ) -> None:
+        check_buffer("replay_buffer_class", replay_buffer_class, EpisodeReplayBuffer)
         _check_exploration(exploration, temperature, reference, top_k)
         sizes = {"n_steps": n_steps, "batch_size": batch_size, "buffer_size": buffer_size}
         for name, value in {**sizes, "micro_batch_size": micro_batch_size}.items():

@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 
+from .algorithm import check_buffer
 from .buffers import GroupBatch, GroupRolloutBuffer
 from .kl import check_kl
 from .losses import Advantage, GRPOLoss, grpo_loss
@@ -82,6 +83,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         kl_coef: float = 0.0,
         micro_batch_size: int | None = None,
     ) -> None:
+        check_buffer("rollout_buffer_class", rollout_buffer_class, GroupRolloutBuffer)
         check_kl(reference, kl_coef)
         check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
         if group_size < 2:

@@ -72,7 +72,7 @@ def load_model(source: ModelSource, trust_remote_code: bool = False) -> PreTrain
         ValueError: if transformers has no causal language model of that kind (T5, say).
     """
     try:
-        return _load_model(source, trust_remote_code)
+        model = _load_model(source, trust_remote_code)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
@@ -81,6 +81,9 @@ def load_model(source: ModelSource, trust_remote_code: bool = False) -> PreTrain
             f"model={str(kind)!r} is no causal language model (an encoder, or an encoder and a decoder); use one "
             "that continues a text from left to right, such as GPT-2 or Llama"
         ) from error
+    if hasattr(model.config, "rescale_every"):  # RWKV halves weights in place where it is not in training mode
+        model.config.rescale_every = 0
+    return model
 
 
 def _load_model(source: ModelSource, trust_remote_code: bool) -> PreTrainedModel:

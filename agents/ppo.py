@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
+from .algorithm import check_buffer
 from .buffers import EpisodeRolloutBuffer, RolloutBatch
 from .kl import KLCoefficient, check_kl
 from .losses import PPOLoss, ppo_loss, whiten_rewards
@@ -87,6 +88,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         whiten_rewards: bool = False,
         micro_batch_size: int | None = None,
     ) -> None:
+        check_buffer("rollout_buffer_class", rollout_buffer_class, EpisodeRolloutBuffer)
         check_kl(reference, kl_coef, kl_target, kl_horizon)
         check_sizes(n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
         with warnings.catch_warnings():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +58,7 @@ class ContextReader(nn.Module):
             assert self._decoder is not None
             self._follower = ContextFollower(self.backbone, self._rows, self._decoder)
         ids = obs.cpu().numpy()
+        check_contexts(ids, self.backbone.vocab_size)
         return self._follower.last_hidden(ids, (ids != self.backbone.vocab_size).sum(axis=1))
 
     def packed_hidden(self, packs: Sequence[PackedTensors]) -> Tensor:
@@ -76,10 +78,28 @@ def context_lengths(obs: Tensor, pad: int) -> tuple[Tensor, int]:
     """Return (B,) tokens in each right-padded observation (B, L), and the most.
 
     Raises:
-        ValueError: if one has none.
+        ValueError: see `check_contexts`.
     """
+    check_contexts(obs, pad)
     length = (obs != pad).sum(dim=1)
-    shortest, longest = (int(bound) for bound in torch.aminmax(length))
-    if shortest < 1:
+    return length, int(length.max())
+
+
+def check_contexts(obs: Tensor | np.ndarray, pad: int) -> None:
+    """Raise a `ValueError` unless observations (B, L) are token ids below `pad`, then `pad` to the right."""
+    if not len(obs):
+        raise ValueError("there is no observation; give at least one")
+    present = obs != pad
+    wrong = (obs < 0) | (obs > pad) | (obs % 1 != 0)  # % also finds nan
+    if wrong.any():
+        raise ValueError(
+            f"an observation holds {obs[wrong][0].item():.6g}, which is no token id 0..{pad - 1} nor the padding "
+            f"{pad}; ids are read as they are, so use no VecNormalize(norm_obs=True) or other scaling"
+        )
+    if not present.any(1).all():
         raise ValueError(f"an observation holds no token, only the padding {pad}; a context has at least one")
-    return length, longest
+    if (present[:, 1:] & ~present[:, :-1]).any():
+        raise ValueError(
+            f"an observation goes on after the padding {pad}; a context is padded on the right only, and alone (no "
+            "padding on the left, no VecFrameStack)"
+        )

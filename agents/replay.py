@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from torch import Tensor
 
-from .buffers import EpisodeKeeper, PackedTensors, context_length, to_device
+from .buffers import EpisodeKeeper, PackedTensors, check_growth, check_rewards, context_length, to_device
 from .masks import pack_masks, stack_masks
 from .packing import Packed, buckets, pack
 
@@ -122,6 +122,8 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """Add one step of every row; `next_obs` holds the final observation where the episode ended."""
+        check_rewards(reward)
+        check_growth(obs, next_obs, self.pad, np.ones(self.n_envs, bool))
         length = context_length(obs, self.pad)
         action = action.reshape(-1)
         masks = self._take_masks(self.n_envs)

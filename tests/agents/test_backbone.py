@@ -15,6 +15,8 @@ from transformers import (
     MambaConfig,
     OPTConfig,
     PreTrainedConfig,
+    ReformerConfig,
+    RwkvConfig,
     T5Config,
     T5ForConditionalGeneration,
     XLNetConfig,
@@ -22,6 +24,7 @@ from transformers import (
 
 from agents.backbone import Backbone
 from agents.checkpoint import CheckpointError, weights_hash
+from agents.kv_cache import check_cache
 from agents.models import ModelSpec
 
 V, L = 11, 16
@@ -29,6 +32,7 @@ SMALL = {"vocab_size": V, "hidden_size": 16, "num_hidden_layers": 2, "num_attent
 LLAMA = LlamaConfig(**SMALL, intermediate_size=24)
 OPT = OPTConfig(**SMALL, ffn_dim=24, max_position_embeddings=L, word_embed_proj_dim=16, pad_token_id=1, dropout=0.3)
 GPT2 = GPT2Config(vocab_size=V, n_positions=L, n_embd=16, n_layer=2, n_head=2)
+XLNET = XLNetConfig(vocab_size=V, d_model=16, n_layer=1, n_head=2, d_inner=16)
 T5 = T5Config(vocab_size=V, d_model=16, num_layers=1, num_heads=2, d_ff=16, d_kv=8)
 
 
@@ -50,10 +54,8 @@ def folder(tmp_path: Path) -> Path:
         (T5, "model='t5' is no causal language model"),
         (T5ForConditionalGeneration(T5), "T5ForConditionalGeneration has an encoder and a decoder"),
         (BertConfig(**SMALL, intermediate_size=24), "BertLMHeadModel reads a text in both directions"),
-        (
-            XLNetConfig(vocab_size=V, d_model=16, n_layer=1, n_head=2, d_inner=16),
-            "XLNetLMHeadModel reads",
-        ),
+        (XLNET, "XLNetLMHeadModel reads a text in both directions.*largest gradient"),
+        (ReformerConfig(vocab_size=V, is_decoder=True), "ReformerModelWithLMHead gives no gradient in evaluation"),
         (
             Llama4TextConfig(
                 **SMALL, num_key_value_heads=2, intermediate_size=24, intermediate_size_mlp=24, pad_token_id=0
@@ -65,6 +67,52 @@ def folder(tmp_path: Path) -> Path:
 def test_what_cannot_be_read_is_refused(model: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(model)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-2])
+def test_looking_ahead_is_noticed_however_little_it_changes(scale: float) -> None:
+    """With weights this small what follows moves a hidden state by less than any tolerance of rounding."""
+    model = AutoModelForCausalLM.from_config(XLNET)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "rel_attn" in name and "norm" not in name:
+                parameter.mul_(scale)
+    with pytest.raises(ValueError, match="reads a text in both directions"):
+        build(model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_damaged_weights_are_told(value: float) -> None:
+    model = AutoModelForCausalLM.from_config(GPT2)
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.weight[0, 0] = value
+    with pytest.raises(ValueError, match="GPT2LMHeadModel computes numbers that are not finite"):
+        build(model)
+
+
+def test_looking_at_a_model_leaves_it_as_it_was() -> None:
+    model = AutoModelForCausalLM.from_config(LLAMA)
+    model.model.embed_tokens.requires_grad_(False)
+    backbone = build(model)
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    assert not backbone.model.get_input_embeddings()._forward_hooks
+    assert not backbone.model.get_input_embeddings().weight.requires_grad
+
+
+def test_rwkv_is_read_whole_and_saved_with_the_weights_it_has(tmp_path: Path) -> None:
+    """Seven layers: outside of training transformers halves the weights of the seventh in place."""
+    size = {"hidden_size": 16, "attention_hidden_size": 16, "num_hidden_layers": 7}
+    backbone = build(RwkvConfig(vocab_size=V, context_length=L, **size))
+    assert "differ" in (check_cache(backbone) or "")
+    ids = torch.arange(2 * L).reshape(2, L) % V
+    with torch.no_grad():
+        mine = backbone.scores(backbone.hidden(ids))
+        backbone.merged().save_pretrained(tmp_path)
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+        torch.testing.assert_close(theirs(ids).logits, mine, rtol=0, atol=1e-5)
+        for row in range(2):
+            alone = theirs(ids[row : row + 1, :5]).logits[0, -1]
+            torch.testing.assert_close(mine[row, 4], alone, rtol=0, atol=1e-5)
 
 
 def losses_and_gradients(backbone: Backbone, train: bool = True) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

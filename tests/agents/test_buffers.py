@@ -88,10 +88,10 @@ def test_replay_memory_is_a_small_part_of_a_stock_buffers(token_env: type) -> No
     env = token_env(vocab_size=1000, length=512)
     ours = EpisodeReplayBuffer(10_000, env.observation_space, env.action_space)
     stock = ReplayBuffer(10_000, env.observation_space, env.action_space)
-    observations = np.random.default_rng(0).integers(1000, size=(501, 512))
+    context = np.random.default_rng(0).integers(1000, size=512)
     for _ in range(3):
         for t in range(500):
-            now, then = observations.copy()[:2]
+            now, then = context.copy(), context.copy()
             now[8 + t :], then[9 + t :] = 1000, 1000
             ours.add(now[None], then[None], np.array([5]), np.array([0.0]), np.array([t == 499]), [{}])
     per_transition = ours.nbytes() / ours.size()

@@ -1,6 +1,9 @@
 """Checkpoints that are kept, measures against hand-made ones, and stops where they should be."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -210,3 +213,28 @@ def test_everything_lands_in_csv(vector_env: Callable, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "progress.json").read_text().splitlines()]
     assert len(rows) == 3 and "time/train_tokens_per_second" in rows[-1]
     assert "text/entropy" in (tmp_path / "progress.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.slow
+def test_weights_and_biases_takes_what_tensorboard_does(vector_env: Callable, tmp_path: Path) -> None:
+    """As the README says; offline, in a process of its own, for it patches what TensorBoard's writer does."""
+    pytest.importorskip("wandb")
+    script = f"""
+import importlib.util, sys, wandb
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from agents import PPO, TextMetrics
+spec = importlib.util.spec_from_file_location("toy", {str(Path(__file__).with_name("conftest.py"))!r})
+toy = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toy)
+run = wandb.init(project="test", dir={str(tmp_path)!r}, mode="offline", sync_tensorboard=True)
+env = SyncVectorEnv([toy.SuccessorEnv] * 4, autoreset_mode=AutoresetMode.SAME_STEP)
+model = PPO("TransformerPolicy", env, n_steps=16, seed=0, device="cpu", tensorboard_log={str(tmp_path / "tb")!r})
+model.learn(256, callback=TextMetrics(), log_interval=1)
+run.finish()
+"""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, capture_output=True)
+    (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    for name in (b"rollout/ep_rew_mean", b"text/entropy", b"time/rollout_tokens_per_second", b"train/approx_kl"):
+        assert name in written.read_bytes()

@@ -1,5 +1,11 @@
 """A tensor on the wrong device fails here, without a GPU: the model lies on PyTorch's "meta" device, the host's
-tensors do not, and an operation between the two raises."""
+tensors do not, and an operation between the two raises.
+
+PyTorch's FakeTensorMode with fake CUDA tensors would be nearer to the real thing, but a build without CUDA has no
+device guard for them: indexing, `nn.Linear` and every backward pass raise "PyTorch is not linked with support for
+cuda devices" or end the process (2.13). A device of its own by `_setup_privateuseone_for_python_backend` hung, or
+ended the process, in the backward passes of LoRA policies.
+"""
 
 from collections.abc import Callable
 from contextlib import nullcontext

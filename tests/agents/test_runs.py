@@ -1,6 +1,7 @@
 """A killed run goes on to the bits that it would have had; what cannot go on is refused with the reason."""
 
 import importlib.util
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -235,6 +236,49 @@ def test_the_same_surroundings_are_not_worth_a_warning(saved: Path) -> None:
         resume(saved, device="cpu")
 
 
+def train_into(folder: str, env_fns: list, go: Any, stop: Any) -> None:
+    """Train into a folder and stay in the first rollout until told to stop."""
+
+    class Wait(BaseCallback):
+        def _on_step(self) -> bool:
+            go.set()
+            return not stop.wait(60)
+
+    env = SyncVectorEnv(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
+    make("PPO", env).learn(100, callback=[Checkpoint(folder), Wait()])
+
+
+def test_two_processes_cannot_train_into_one_folder(vector_env: Callable, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    go, stop = context.Event(), context.Event()
+    other = context.Process(target=train_into, args=(str(tmp_path), vector_env(4).env_fns, go, stop))
+    other.start()
+    try:
+        assert go.wait(60)
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(
+            RuntimeError, match=f"another process is training into {tmp_path}; give each run a fold"
+        ):
+            make("PPO", vector_env(4)).learn(100, callback=Checkpoint(tmp_path))
+        assert sorted(tmp_path.iterdir()) == before
+    finally:
+        stop.set()
+        other.join(60)
+    resume(tmp_path, device="cpu").learn(28, callback=Checkpoint(tmp_path), reset_num_timesteps=False)
+
+
+def test_a_run_that_raised_goes_on_in_the_same_process(vector_env: Callable, tmp_path: Path) -> None:
+    class Fail(BaseCallback):
+        def _on_step(self) -> bool:
+            raise InterruptedError
+
+    first = Checkpoint(tmp_path)  # it still holds the folder, and so does this process
+    with pytest.raises(InterruptedError):
+        make("PPO", vector_env(4)).learn(100, callback=[first, Fail()])
+    resume(tmp_path, device="cpu").learn(28, callback=Checkpoint(tmp_path), reset_num_timesteps=False)
+    assert [runs.steps_of(path) for path in runs.checkpoints(tmp_path)] == [0, 28]
+
+
 class Handle:
     """Something that has no place on a disk."""
 
@@ -248,7 +292,7 @@ def test_an_environment_that_cannot_be_pickled_is_told_at_once(vector_env: Calla
     model = make("PPO", env)
     with pytest.raises(TypeError, match=r"\(SyncVectorEnv\) cannot be pickled .*a handle.*environment=False"):
         model.learn(100, callback=Checkpoint(tmp_path))
-    assert model.num_timesteps == 0 and list(tmp_path.iterdir()) == []
+    assert model.num_timesteps == 0 and runs.checkpoints(tmp_path) == []
     model.learn(100, callback=Checkpoint(tmp_path, environment=False))
     with pytest.raises(ValueError, match="saved without its environment"):
         resume(tmp_path, device="cpu")

@@ -13,6 +13,7 @@ from stable_baselines3.common.logger import Logger, make_output_format
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import PPO, Checkpoint, SampleTexts, resume
+from agents.runs import checkpoints
 from agents.vec_env import VectorEnvAdapter
 
 SMALL: dict[str, Any] = {"n_steps": 12, "seed": 0, "device": "cpu"}
@@ -116,7 +117,7 @@ def test_a_resumed_run_goes_on_with_its_file(vector_env: Callable, tmp_path: Pat
 
     PPO("TransformerPolicy", Told(vector_env(4)), **SMALL).learn(288, callback=callbacks())
     whole = path.read_bytes()
-    for later in sorted(folder.iterdir())[2:]:
+    for later in checkpoints(folder)[2:]:
         later.unlink()
     path.write_bytes(whole[: len(whole) - 20])  # as a kill in the middle of a character and a line leaves it
     model = resume(folder, device="cpu")
