@@ -102,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--env", action="append", default=[], metavar="ENV", help="run on this environment, not on "
                      "the suite's tasks: [NAME=]ID[{KEYWORDS}]; may be repeated")  # fmt: skip
     run.add_argument("--steps", type=_count, metavar="N", help="steps of training (default: the suite's)")
+    run.add_argument("--timeout", type=_count, metavar="SECONDS", help="a trial that takes longer is ended and has "
+                     "failed (default: none is)")  # fmt: skip
     run.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: 'auto', HOST:PORT, or 'local' to "
                      "start one here (needs text-envs[ray])")  # fmt: skip
     run.set_defaults(command=_run)
@@ -211,6 +213,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.markup import escape
 
     from . import machine, runner, suites
     from .progress import TerminalDisplay
@@ -224,26 +227,26 @@ def _run(options: argparse.Namespace) -> int:
         suite = own.with_own(suite, list(agents), list(envs), options.steps)
     trials = runner.plan(suite, options.seeds, options.only)
     out = options.out or Path("runs") / suite.name
-    pool = _pool(options.ray, options.jobs, options.threads, machine.cores())
+    pool = _pool(options.ray, options.jobs, options.threads, options.timeout, machine.cores())
     console = Console()
     with TerminalDisplay(console) as display:
         failed = runner.run(trials, out, pool, display)
     _print_summary(console, out)
     if failed:
-        console.print(f"[red]{failed} trials failed[/red]; their tracebacks are in {out / runner.ERRORS}")
+        console.print(f"[red]failed: {failed}[/red]; the tracebacks are in {escape(str(out / runner.ERRORS))}")
         return 1
     return 0
 
 
-def _pool(ray: str | None, jobs: int | None, threads: int | None, cores: int) -> Pool:
+def _pool(ray: str | None, jobs: int | None, threads: int | None, timeout: float | None, cores: int) -> Pool:
     from .pools import ProcessPool
     from .ray_pool import LOCAL, RayPool
 
     if ray is not None and ray != LOCAL:
-        return RayPool(ray, jobs, threads or 1)
+        return RayPool(ray, jobs, threads or 1, timeout)
     jobs = jobs or max(1, cores // (threads or 1))
     threads = threads or max(1, cores // jobs)
-    return ProcessPool(jobs, threads) if ray is None else RayPool(ray, jobs, threads)
+    return ProcessPool(jobs, threads, timeout) if ray is None else RayPool(ray, jobs, threads, timeout)
 
 
 def _print_summary(console: Console, folder: Path) -> None:
@@ -251,7 +254,7 @@ def _print_summary(console: Console, folder: Path) -> None:
 
     try:
         found = scores.load(folder)
-    except ValueError:
+    except UserError:  # no trial has made a row
         return
     progress.print_document_tables(console, report.make(found, folder))
 
@@ -261,13 +264,14 @@ def _report(options: argparse.Namespace) -> int:
 
     from . import progress, report
     from .document import refresh_readme
+    from .files import write_text
 
     text = "" if options.readme is None else options.readme.read_text(encoding="utf-8")
     document, files = report.write(options.folder)
     progress.print_document_tables(Console(), document)
     if options.readme is not None:
         name = options.folder.resolve().name
-        options.readme.write_text(refresh_readme(text, name, document.readme()), encoding="utf-8")
+        write_text(options.readme, refresh_readme(text, name, document.readme()))
         files = [*files, options.readme]
     print(f"wrote {files[0]} (open it in a browser), {', '.join(f.name for f in files[1:3])}"
           f" and {len(files) - 3} more")  # fmt: skip
@@ -278,10 +282,11 @@ def _compare(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from . import compare, scores
+    from .files import write_text
 
     comparison = compare.compare(scores.load(options.a), scores.load(options.b), options.mode)
     if options.json is not None:
-        options.json.write_text(json.dumps(comparison.as_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps(comparison.as_dict(), indent=1) + "\n")
     compare.show(comparison, Console())
     return 1 if options.fail_on_worse and comparison.count("worse") else 0
 

@@ -255,6 +255,7 @@ def show(comparison: Comparison, console: Console) -> None:
     """Print a comparison: the table, the verdict, and what else is not the same."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("experiment")
@@ -262,7 +263,7 @@ def show(comparison: Comparison, console: Console) -> None:
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for change in sorted(comparison.changes, key=_by_importance):
-        table.add_row(*_cells(change), style=_COLOURS.get(change.verdict, ""))
+        table.add_row(*map(Text, _cells(change)), style=_COLOURS.get(change.verdict, ""))
     console.print(table)
     for line in (*_summary(comparison), *_other_differences(comparison)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

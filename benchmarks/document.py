@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, count
 from typing import Any
 
 from .drawing import Figure, Ink, style_sheet
 from .errors import UserError
+
+_LONGEST_SLUG = 60  # letters; file systems allow 255 bytes
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Document:
     def html(self) -> str:
         """Return one page that needs nothing else: no network, no script."""
         light, dark = style_sheet(self.look)
-        return _template("report.html.j2").render(document=self, light=light, dark=dark, slug=slug)
+        return _template("report.html.j2").render(document=self, light=light, dark=dark)
 
     def markdown(self) -> str:
         """Return the report as Markdown, its figures in `figures/`."""
@@ -141,23 +144,42 @@ def markdown_table(table: Table) -> str:
         return "| " + " | ".join(cells) + " |"
 
     def show(cell: Cell) -> str:
-        text = one_line(cell.text).replace("|", "\\|")
+        text = in_cell(cell.text)
         return f"**{text}**" if cell.best and text else text
 
     marks = ["---" if column < table.labels else "---:" for column in range(len(table.header))]
     return "\n".join(
-        [line(table.header), line(marks), *(line([show(cell) for cell in row]) for row in table.rows), ""]
+        [
+            line([in_cell(name) for name in table.header]),
+            line(marks),
+            *(line([show(cell) for cell in row]) for row in table.rows),
+            "",
+        ]
     )
 
 
-def one_line(text: str) -> str:
-    """Return a text with its line breaks shown."""
-    return text.replace("\r", "").replace("\n", " ⏎ ")
+def plain(text: str) -> str:
+    """Return a text for Markdown in which nothing is a tag, with its line breaks shown."""
+    return text.replace("<", "&lt;").replace("\r", "").replace("\n", " ⏎ ")
 
 
-def slug(text: str) -> str:
-    """Return a text as an anchor."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+def in_cell(text: str) -> str:
+    """Return a text for a cell of a Markdown table."""
+    return plain(text).replace("|", "\\|")
+
+
+def slugs(texts: Sequence[str]) -> list[str]:
+    """Return an anchor, or the name of a file, for each of some texts: no two are alike."""
+    found: list[str] = []
+    for text in texts:
+        base = re.sub(r"[\W_]+", "-", text.lower()).strip("-")[:_LONGEST_SLUG] or "part"
+        numbered = (f"{base}-{number}" for number in count(2))
+        found.append(next(name for name in chain([base], numbered) if name not in found))
+    return found
+
+
+def _anchored(sections: Sequence[Section]) -> list[tuple[Section, str]]:
+    return list(zip(sections, slugs([section.title for section in sections]), strict=True))
 
 
 def refresh_readme(text: str, name: str, content: str) -> str:
@@ -186,5 +208,5 @@ def _template(name: str) -> Any:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters["one_line"] = one_line
+    environment.filters.update(plain=plain, in_cell=in_cell, anchored=_anchored)
     return environment.get_template(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    "text.parse_math": False,  # names may hold a $
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": GRID,
@@ -142,7 +144,9 @@ def drawing(name: str, width: float, height: float, projection: str | None = Non
         canvas = Canvas(figsize=(width, height), layout="constrained")
         axes = canvas.add_subplot(projection=projection)
         axes.set_axisbelow(True)
-        yield canvas, axes
+        with warnings.catch_warnings():  # a name may be in any script: the page's own fonts have its letters
+            warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+            yield canvas, axes
 
 
 def as_svg(canvas: Canvas) -> str:

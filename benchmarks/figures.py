@@ -49,7 +49,7 @@ def learning_curves(
     """Draw one line with a band for each agent; `levels` are agents that do not learn, drawn flat."""
     with drawing(name, 4.1, 3.2) as (canvas, axes):
         for agent, level in (levels or {}).items():
-            axes.axhline(level, color=look[agent].light, dashes=(2, 2), linewidth=1.2, label=agent)
+            axes.axhline(level, color=look[agent].light, dashes=(2, 2), linewidth=1.2, label=_label(agent))
         for agent, curve in curves.items():
             _draw_curve(axes, agent, curve, look[agent])
         axes.set_title(title)
@@ -111,8 +111,9 @@ def intervals(
         axes.set_ylim(len(points) - 0.5, -0.5)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
-        axes.set_title(title)
-        axes.set_xlabel(xlabel)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        canvas.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")  # names take half the width
+        axes.set_xlabel(xlabel, loc="right")
         if any(point.hollow for both in points.values() for point in both):
             for kind, face in zip(kinds, (MUTED, PAPER), strict=True):
                 axes.plot([], [], "o", color=MUTED, markerfacecolor=face, markersize=6, label=kind)
@@ -201,7 +202,7 @@ def frontier(
             kl, reward, kl_error, reward_error = np.array(sorted(found), float).T
             axes.plot(kl, reward, color=ink.light, dashes=ink.dashes, linewidth=1.0, alpha=0.7)
             axes.errorbar(
-                kl, reward, reward_error, kl_error, ink.marker, color=ink.light, markersize=5, label=agent
+                kl, reward, reward_error, kl_error, ink.marker, color=ink.light, markersize=5, label=_label(agent)
             )
         if exact is not None:
             kl, best = (np.asarray(values, float) for values in exact)
@@ -237,7 +238,7 @@ def _draw_line(axes: Axes, x: Reals, y: Reals, ink: Ink, agent: str, markevery: 
         marker=ink.marker,
         markersize=4,
         markevery=markevery,
-        label=agent,
+        label=_label(agent),
     )
 
 
@@ -254,6 +255,11 @@ def _legend(canvas: Canvas, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     columns = 3 if len(labels) > 4 and max(map(len, labels)) <= 17 else 2
     canvas.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def _label(agent: str) -> str:
+    """Return a name that the legend shows: matplotlib leaves out those that begin with "_"."""
+    return f"\u2060{agent}" if agent.startswith("_") else agent
 
 
 def _told(axis: str, value: float | None) -> str:

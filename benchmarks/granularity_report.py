@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .document import Cell, Section, Table, slug
+from .document import Cell, Section, Table, slugs
 from .drawing import Figure, inks
 from .figures import learning_curves
 from .rows import Row
@@ -18,7 +18,10 @@ from .scores import curve, number
 def sections(rows: Sequence[Row]) -> list[Section]:
     """Return what the report says of the suite."""
     tasks = list(dict.fromkeys(row["experiment"]["task"] for row in rows))
-    figures = [_figure(task, [row for row in rows if row["experiment"]["task"] == task]) for task in tasks]
+    figures = [
+        _figure(name, task, [row for row in rows if row["experiment"]["task"] == task])
+        for task, name in zip(tasks, slugs(tasks), strict=True)
+    ]
     lines = tuple(_line(list(group)) for _, group in groupby(rows, key=_names))
     table = Table(
         ("task", "agent", "score", "tokens said", "decisions", "train seconds"),
@@ -38,7 +41,7 @@ def _names(row: Row) -> tuple[str, str]:
     return row["experiment"]["task"], row["experiment"]["agent"]
 
 
-def _figure(task: str, rows: Sequence[Row]) -> Figure:
+def _figure(name: str, task: str, rows: Sequence[Row]) -> Figure:
     """Return the curves of a task, against tokens instead of steps."""
     agents = list(dict.fromkeys(row["experiment"]["agent"] for row in rows))
     lines: dict[str, Any] = {}
@@ -51,7 +54,7 @@ def _figure(task: str, rows: Sequence[Row]) -> Figure:
         else:
             levels[agent] = float(np.mean(_scores(mine)))
     return learning_curves(
-        f"granularity-{slug(task)}", task, lines, inks(agents), "normalised score", "tokens said", levels=levels
+        f"granularity-{name}", task, lines, inks(agents), "normalised score", "tokens said", levels=levels
     )
 
 

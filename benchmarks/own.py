@@ -155,6 +155,10 @@ def parse_env(text: str) -> Named:
 
 
 def _parse(option: str, text: str, short: Callable[[str], str]) -> Named:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # a shell hands on any bytes
+        raise UserError(f"{option} {text!a}: this is not UTF-8 text, and cannot be shown; give another") from error
     head, brace, tail = text.partition("{")
     try:
         keywords = json.loads(brace + tail) if brace else {}

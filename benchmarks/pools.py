@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, Self
 
-from .work import Message, Trial, attempt, pin_threads, seldom
+from .work import Message, Trial, attempt, out_of_time, pin_threads, seldom
 
 
 class Pool(Protocol):
@@ -46,12 +49,13 @@ class ProcessPool:
     Args:
         jobs: trials at a time.
         threads: of each process.
+        timeout: seconds after which a trial is ended and has failed; None: never.
     """
 
     attempts = 2
 
-    def __init__(self, jobs: int, threads: int) -> None:
-        self._jobs, self._threads = jobs, threads
+    def __init__(self, jobs: int, threads: int, timeout: float | None = None) -> None:
+        self._jobs, self._threads, self._timeout = jobs, threads, timeout
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Self:
@@ -82,12 +86,29 @@ class ProcessPool:
     def messages(self) -> Iterator[Message]:
         """Wait until a process has something to say, then yield what each of them says."""
         busy = {worker.connection: worker for worker in self._workers if worker.trial is not None}
-        for connection in wait(list(busy)):
+        for connection in wait(list(busy), self._patience()):
             worker = busy[connection]  # type: ignore[index]
             message = worker.receive()
             if message.kind == "died":
                 self._workers.remove(worker)
             yield message
+        if self._timeout is not None:
+            yield from self._end_what_hangs(self._timeout)
+
+    def _patience(self) -> float | None:
+        """Return the seconds until the next trial is out of time, None if none ever is."""
+        if self._timeout is None:
+            return None
+        begun = min(worker.begun for worker in self._workers if worker.trial is not None)
+        return max(0.0, begun + self._timeout - time.monotonic())
+
+    def _end_what_hangs(self, timeout: float) -> Iterator[Message]:
+        for worker in list(self._workers):
+            if worker.trial is not None and time.monotonic() - worker.begun >= timeout:
+                worker.process.kill()
+                worker.process.join()
+                self._workers.remove(worker)
+                yield Message(worker.trial, "error", out_of_time(timeout))
 
 
 class _Worker:
@@ -96,14 +117,15 @@ class _Worker:
     def __init__(self, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.trial: Trial | None = None
+        self.begun = 0.0
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, threads), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, threads))  # a daemon could have no children
         with _ignored_interrupt():  # inherited: Ctrl-C is the parent's to answer
             self.process.start()
         theirs.close()  # so that the death of the process ends the pipe
 
     def begin(self, trial: Trial) -> None:
-        self.trial = trial
+        self.trial, self.begun = trial, time.monotonic()
         try:
             self.connection.send(trial)
         except ConnectionError:
@@ -142,6 +164,7 @@ def _ignored_interrupt() -> Iterator[None]:
 def _work(connection: Connection, threads: int) -> None:
     """Make rows until the parent goes away."""
     pin_threads(threads)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     def progress(fraction: float) -> None:
         connection.send(("progress", fraction))
@@ -150,6 +173,14 @@ def _work(connection: Connection, threads: int) -> None:
         while True:
             trial: Any = connection.recv()
             connection.send(attempt(trial, threads, seldom(progress)))
+
+
+def _leave_with_parent() -> None:
+    """End this process with its parent, in the middle of a trial too: it would slow down those of the next run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 @contextmanager

@@ -94,18 +94,22 @@ class TerminalDisplay:
         self._close(trial, 1.0)
         self._scores.add(row)
         name, seconds = f"{trial.name:<{self._width}}", f"{row['wall_seconds']:6.1f} s"
-        self._console.print(f"[green]done[/green]    {escape(name)}  {_result(row)}  {seconds}", highlight=False)
+        self._tell("[green]done[/green]   ", f"{name}  {_result(row)}  {seconds}")
 
     def died(self, trial: Trial, reason: str) -> None:
         """Take the trial's bar back and say that it will be begun again."""
         self._close(trial, 0.0)
-        self._console.print(f"[yellow]again[/yellow]   {escape(trial.name)}: {escape(reason)}", highlight=False)
+        self._tell("[yellow]again[/yellow]  ", f"{trial.name}: {reason}")
 
     def failed(self, trial: Trial, error: str) -> None:
         """Replace the trial's bar by its traceback."""
         self._close(trial, 1.0)
-        self._console.print(f"[red]failed[/red]  {escape(trial.name)}", highlight=False)
+        self._tell("[red]failed[/red] ", trial.name)
         self._console.print(error.rstrip(), markup=False, highlight=False, style="dim", soft_wrap=True)
+
+    def _tell(self, what: str, text: str) -> None:
+        """Print a line that no narrow screen, or file, breaks in two."""
+        self._console.print(f"{what} {escape(text)}", highlight=False, soft_wrap=True)
 
     def _close(self, trial: Trial, fraction: float) -> None:
         self.advanced(trial, fraction)
@@ -181,17 +185,17 @@ def _weight(trial: Trial) -> int:
 def print_document_tables(console: Console, document: Document) -> None:
     """Print the tables of a report that the README shows too."""
     for warning in document.warnings:
-        console.print(f"[yellow]note[/yellow] {warning}", highlight=False)
+        console.print(f"[yellow]note[/yellow] {escape(warning)}", highlight=False)
     for table in (t for section in document.sections for t in section.tables if t.in_readme):
         shown = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for number, name in enumerate(table.header):
-            shown.add_column(name, justify="left" if number < table.labels else "right")
+            shown.add_column(Text(name), justify="left" if number < table.labels else "right")
         narrow = _COLUMN * len(table.header) > console.width  # too narrow for intervals
         for row in table.rows:
             texts = [cell.lines[0] if narrow else _stacked(cell.text) for cell in row]
             shown.add_row(*(Text(text, "bold" if cell.best else "") for text, cell in zip(texts, row, strict=True)))
         console.print(shown)
-        console.print(table.caption, style="dim", highlight=False)
+        console.print(table.caption, style="dim", markup=False, highlight=False)
 
 
 def _stacked(text: str) -> str:

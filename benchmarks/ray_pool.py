@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, Self
 
 from .errors import UserError
-from .work import REPORT_SECONDS, Message, Outcome, Trial, attempt, pin_threads, seldom
+from .work import REPORT_SECONDS, Message, Outcome, Trial, attempt, out_of_time, pin_threads, seldom
 
 LOCAL = "local"
 _OBJECT_STORE = 100 * 2**20  # bytes; of an instance on this machine: rows are small
@@ -24,13 +25,14 @@ class RayPool:
         address: "local" starts an instance on this machine; "auto", "host:port" or "ray://host:port" joins one.
         jobs: trials at a time; None: as many as the cluster has processors for when the run begins.
         threads: of each trial; Ray counts them as processors.
+        timeout: seconds after which a trial is ended and has failed, from when Ray was given it; None: never.
     """
 
     attempts = 4
 
-    def __init__(self, address: str, jobs: int | None, threads: int) -> None:
-        self._address, self._jobs, self._threads = address, jobs, threads
-        self._running: dict[Any, Trial] = {}  # object reference -> trial
+    def __init__(self, address: str, jobs: int | None, threads: int, timeout: float | None = None) -> None:
+        self._address, self._jobs, self._threads, self._timeout = address, jobs, threads, timeout
+        self._running: dict[Any, tuple[Trial, float]] = {}  # object reference -> trial, when it began
 
     def __enter__(self) -> Self:
         self._ray = _import_ray()
@@ -70,18 +72,27 @@ class RayPool:
 
     def begin(self, trial: Trial) -> None:
         """Hand a trial to Ray."""
-        self._running[self._task.remote(trial, self._threads, self._board)] = trial
+        self._running[self._task.remote(trial, self._threads, self._board)] = trial, time.monotonic()
 
     def messages(self) -> Iterator[Message]:
         """Wait a moment for tasks to end, then yield what came of them and how far the others are."""
         ended, _ = self._ray.wait(list(self._running), timeout=REPORT_SECONDS)
         for reference in ended:
-            trial = self._running.pop(reference)
+            trial, _ = self._running.pop(reference)
             yield self._outcome(trial, reference)
-        at_work = {trial.key: trial for trial in self._running.values()}
+        if self._timeout is not None:
+            yield from self._end_what_hangs(self._timeout)
+        at_work = {trial.key: trial for trial, _ in self._running.values()}
         for key, fraction in self._ray.get(self._board.take.remote()).items():
             if key in at_work:
                 yield Message(at_work[key], "progress", fraction)
+
+    def _end_what_hangs(self, timeout: float) -> Iterator[Message]:
+        for reference, (trial, begun) in list(self._running.items()):
+            if time.monotonic() - begun >= timeout:
+                self._ray.cancel(reference, force=True)
+                del self._running[reference]
+                yield Message(trial, "error", out_of_time(timeout))
 
     def _outcome(self, trial: Trial, reference: Any) -> Message:
         errors = self._ray.exceptions

@@ -8,7 +8,8 @@ from pathlib import Path
 from . import report_runs, report_summary, report_tasks, suites
 from .document import Document, Section, Table, text_row
 from .drawing import inks
-from .scores import FEW_SEEDS, Results, load
+from .files import write_text
+from .scores import FEW_SEEDS, Results, load, many
 
 
 def write(folder: Path) -> tuple[Document, list[Path]]:
@@ -23,7 +24,7 @@ def write(folder: Path) -> tuple[Document, list[Path]]:
     }
     (folder / "figures").mkdir(exist_ok=True)
     for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return document, list(files)
 
 
@@ -46,8 +47,8 @@ def make(results: Results, folder: Path) -> Document:
     return Document(
         title=f"text-envs benchmark: {', '.join(results.suites)}",
         subtitle=(
-            f"{len(results.rows)} trials, {len(results.agents)} agents, {len(results.tasks)} tasks, "
-            f"{len({row['seed'] for row in results.rows})} seeds; "
+            f"{many(len(results.rows), 'trial')}, {many(len(results.agents), 'agent')}, "
+            f"{many(len(results.tasks), 'task')}, {many(len({row['seed'] for row in results.rows}), 'seed')}; "
             f"{report_runs.duration(seconds)} of work, {results.rows[-1]['started'][:10]}"
         ),
         warnings=tuple(_warnings(results)),
@@ -67,17 +68,24 @@ def _warnings(results: Results) -> Iterable[str]:
     fewest = results.fewest_seeds()
     if results.scored and fewest < FEW_SEEDS:
         yield (
-            f"Only {fewest} {'seed' if fewest == 1 else 'seeds'}: the intervals are rough and usually too narrow. "
+            f"Only {many(fewest, 'seed')}: the intervals are rough and usually too narrow. "
             f"Do not rank agents whose intervals touch; a claim needs at least {FEW_SEEDS}."
         )
     uneven = {len(results.of(t, a)) for t in results.tasks for a in results.agents} - {0}
     if len(uneven) > 1:
         yield f"The run is not complete: some experiments have {min(uneven)} seeds, others {max(uneven)}."
+    lacking: dict[tuple[str, ...], list[str]] = {}
     for agent in results.agents:
         if results.tasks_of(agent) and (missing := results.missing(agent)):
-            yield f"{agent} was not run on {', '.join(missing)}: its aggregates are over the other tasks only."
-    if results.failures:
-        yield f"{len(results.failures)} trials failed and are missing from the numbers; see Failures."
+            lacking.setdefault(tuple(missing), []).append(agent)
+    for missing_tasks, agents in lacking.items():
+        one = len(agents) == 1
+        yield (
+            f"{'; '.join(agents)} {'was' if one else 'were'} not run on {', '.join(missing_tasks)}: "
+            f"{'its' if one else 'their'} aggregates are over the other tasks only."
+        )
+    if count := len(results.failures):
+        yield f"{many(count, 'trial')} failed and left no row; see Failures."
     if results.outdated:
         yield f"{results.outdated} rows were left out: there are others of the same experiment with newer settings."
     if results.changed:

@@ -12,7 +12,7 @@ from typing import Any
 from . import own, suites
 from .document import Cell, Section, Table, text_row
 from .rows import Row
-from .scores import MODES, Results, as_json, number
+from .scores import MODES, Results, as_json, many, number
 
 
 def duration(seconds: float) -> str:
@@ -192,7 +192,7 @@ def _call(name: str, keywords: Mapping[str, Any]) -> str:
 def _machine(row: Row) -> str:
     h = row["hardware"]
     gpu = h["gpu"] or "no GPU"
-    return f"{h['cpu']}, {h['cores']} cores, {h['memory_gib']:.0f} GiB, {gpu}, {h['system']}"
+    return f"{h['cpu']}, {many(h['cores'], 'core')}, {h['memory_gib']:.0f} GiB, {gpu}, {h['system']}"
 
 
 def _versions(row: Row) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from .document import Cell, Section, Table
 from .drawing import Figure, Ink
 from .figures import Point, intervals, performance_profiles
-from .scores import AGGREGATES, MODES, Estimate, Results
+from .scores import AGGREGATES, MODES, Estimate, Results, many
 
 _WIDE = 8  # columns of a table that agents' names leave room for; more of them become rows
 _THRESHOLDS = [percent / 100 for percent in range(0, 101, 2)]
@@ -126,8 +126,9 @@ def _score_table(results: Results, overall: Mapping[str, Mapping[str, Mapping[st
     note = f" Mean returns, not normalised: {', '.join(raw)}." if raw else ""
     episodes = min(row["evaluation"]["sampled"]["episodes"] for row in results.scored)
     caption = (
-        f"Normalised score [95% interval], {results.fewest_seeds()} seeds, {episodes} evaluation episodes each; "
-        "a task's numbers: sampled actions, mean over seeds. Bold: no other agent's interval lies wholly above. "
+        f"Normalised score [95% interval], {many(results.fewest_seeds(), 'seed')}, "
+        f"{episodes} evaluation episodes each; a task's numbers: sampled actions, mean over seeds. "
+        "Bold: no other agent's interval lies wholly above. "
         f"{_INTERVALS}{_partial_note(results)}{note}"
     )
     return by_task(results.agents, columns, caption)

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from .document import Cell, Sample, Samples, Section, Table, slug
+from .document import Cell, Sample, Samples, Section, Table, slugs
 from .drawing import Figure, Ink
 from .figures import Curve, learning_curves
 from .report_runs import environment
@@ -21,7 +21,7 @@ _FEW_TASKS = 4  # up to it their parts are open from the start
 def curves(results: Results, look: Mapping[str, Ink]) -> Iterable[Section]:
     """Yield the section of learning curves, if anything was trained."""
     figures: list[Figure] = []
-    for task in results.tasks:
+    for task, name in zip(results.tasks, slugs(results.tasks), strict=True):
         normalized = task in results.normalized_tasks
         lines: dict[str, Curve] = {}
         levels: dict[str, float] = {}
@@ -34,7 +34,7 @@ def curves(results: Results, look: Mapping[str, Ink]) -> Iterable[Section]:
                 levels[agent] = float(results.scores(task, agent, "sampled").mean())
         if lines:
             label = "normalised score" if normalized else "mean clean return"
-            figures.append(learning_curves(f"curve-{slug(task)}", task, lines, look, label, levels=levels))
+            figures.append(learning_curves(f"curve-{name}", task, lines, look, label, levels=levels))
     if figures:
         text = (
             "Clean return of the training episodes, exploration included: mean over seeds, with a band of "

@@ -99,7 +99,8 @@ class RowWriter:
         Raises:
             RowError: if the disk does not take all of it; the file is then as it was before.
         """
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        line = text.encode("utf-8", "backslashreplace") + b"\n"  # half of a surrogate pair becomes its JSON escape
         before = os.fstat(self._descriptor).st_size
         try:
             written = os.write(self._descriptor, line)
@@ -147,15 +148,23 @@ def _mend(path: Path, descriptor: int) -> None:
         json.loads(content[whole:])
     except ValueError:
         aside = path.with_suffix(".torn")
-        with aside.open("ab") as file:  # on the disk before it leaves the rows
-            file.write(content[whole:] + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append(aside, content[whole:] + b"\n")  # on the disk before it leaves the rows
         os.ftruncate(descriptor, whole)
         _warn(f"{path}: its last line was torn; it is kept in {aside.name}, its trial will run again")
     else:
         os.write(descriptor, b"\n")
     os.fsync(descriptor)
+
+
+def _append(path: Path, content: bytes) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RowError(f"{path} cannot be written ({error.strerror}); make room and give the same command again"
+                       ) from error  # fmt: skip
 
 
 def _warn(text: str) -> None:

@@ -338,6 +338,11 @@ def number(value: float) -> str:
     return "0.00" if text == "-0.00" else text
 
 
+def many(count: int, what: str) -> str:
+    """Return a number of things in words: 1 seed, 2 seeds."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def as_json(value: Any) -> str:
     """Return a compact, sorted JSON text for tables."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)

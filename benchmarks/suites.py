@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -169,6 +170,7 @@ _SUITES = {  # name -> what makes it; imported when asked for
 NAMES = tuple(_SUITES)
 
 
+@cache
 def get(name: str) -> Suite:
     """Return the suite of that name.
 

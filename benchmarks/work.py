@@ -71,8 +71,13 @@ def attempt(trial: Trial, threads: int, report: Report) -> Outcome:
         return "row", make_row(trial, threads, report)
     except BrokenPipeError:  # the report's: nobody listens any more
         raise
-    except Exception:
+    except (Exception, SystemExit):
         return "error", traceback.format_exc()
+
+
+def out_of_time(seconds: float) -> str:
+    """Return the error of a trial that was ended because it took too long."""
+    return f"ended after {seconds:g} seconds, which --timeout allows; if it does not hang, give it more"
 
 
 def seldom(send: Report) -> Report:

@@ -71,15 +71,20 @@ RESULTS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob(
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
 def test_results_are_made_from_the_committed_rows(folder):
-    from benchmarks import report, scores
+    from benchmarks import report, report_runs, scores
     from benchmarks.document import refresh_readme
 
     document = report.make(scores.load(folder), folder)
     again = "renew it: text-envs report benchmarks/results/" + folder.name
     assert refresh_readme(README, folder.name, document.readme()) == README, f"{again} --readme README.md"
     assert (folder / "report.md").read_text(encoding="utf-8") == document.markdown(), again
-    for figure in document.figures():
-        assert (folder / "figures" / f"{figure.name}.svg").exists(), again
+    assert (folder / "scores.csv").read_text(encoding="utf-8") == report_runs.scores_csv(
+        scores.load(folder), folder
+    )
+    figures = {f"{figure.name}.svg": figure.svg for figure in document.figures()}
+    committed = {path.name: path.read_text(encoding="utf-8") for path in (folder / "figures").iterdir()}
+    assert committed.keys() == figures.keys(), again
+    assert [name for name, svg in figures.items() if committed[name] != svg] == [], again
 
 
 def test_timings_are_those_of_the_committed_file():

@@ -8,7 +8,8 @@ import pytest
 from benchmarks import suites
 
 TRIALS = """
-import os, time
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 def quick(experiment, seed, report):
@@ -53,6 +54,24 @@ def threads(experiment, seed, report):
 
 def nan(experiment, seed, report):
     return {"value": float("nan")}
+
+def leaves(experiment, seed, report):
+    sys.exit("seed one goes home") if seed == 1 else None
+    return {"value": seed * 10}
+
+def silent(experiment, seed, report):
+    time.sleep(600 if seed == 1 else 0)
+    return {"value": seed * 10}
+
+def hangs(experiment, seed, report):
+    time.sleep(600)
+
+def parent(experiment, seed, report):
+    with ProcessPoolExecutor(1) as children:
+        return {"value": children.submit(abs, -10 * seed).result()}
+
+def surrogate(experiment, seed, report):
+    return {"value": "\\ud800"}
 """
 
 

@@ -122,6 +122,11 @@ def test_too_few_seeds_are_not_judged(run, seeds):
     assert "Not judged: 3. A test needs 3 seeds of both runs, better 5." in shown(comparison)
 
 
+def test_a_name_is_no_markup(run):
+    level = {("[/red]", "a[bold]"): 0.5}
+    assert "[/red] / a[bold]" in shown(compare.compare(run(level), run(level)))
+
+
 def test_few_seeds_are_warned_of(run):
     comparison = compare.compare(run(LEVELS, 3), run(LEVELS, 4, rng=np.random.default_rng(1)))
     text = shown(comparison)

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from benchmarks.drawing import inks, style_sheet
-from benchmarks.figures import Curve, frontier, learning_curves, performance_profiles, radar
+from benchmarks.figures import (
+    Curve,
+    Point,
+    frontier,
+    intervals,
+    learning_curves,
+    performance_profiles,
+    radar,
+)
 
 AGENTS = ("random", "PPO", "DQN")
 LOOK = inks(AGENTS)
@@ -49,6 +57,22 @@ def test_a_figure_in_a_page_has_the_pages_colours_and_width():
     assert f"var({LOOK['PPO'].variable})" in inline and LOOK["PPO"].light not in inline
     head = inline[: inline.index(">")]
     assert head.startswith("<svg") and 'role="img"' in head and "viewBox" in head and "width=" not in head
+
+
+@pytest.mark.parametrize("name", ["_hidden", "$\\bad$", "测试🙂"])
+def test_any_name_has_its_place_in_the_legend(name, recwarn):
+    figure = learning_curves("a", f"about {name}", {name: curve()}, inks([name]), "score")
+    assert re.search(rf">\u2060?{re.escape(name)}</text>", figure.svg) and f"about {name}" in figure.svg
+    assert not recwarn.list
+
+
+def test_a_title_fits_however_long_the_names_are():
+    names = [f"an agent of a very long name, number {i}" for i in range(3)]
+    points = {name: [Point(0.5, 0.4, 0.6), Point(0.6, 0.5, 0.7, hollow=True)] for name in names}
+    figure = intervals("i", "A title of some length", points, inks(names), "how it is scaled, in many words")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', figure.svg)[1])
+    place = re.search(r'<text style="[^"]*" x="([\d.-]+)"[^>]*>A title of some length</text>', figure.svg)
+    assert 0 <= float(place[1]) < 0.1 * width
 
 
 def test_a_missing_score_leaves_a_gap():

@@ -45,7 +45,7 @@ def test_mistakes_are_told_in_a_line(arguments, message, capsys):
     assert message in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize("option", ["--jobs", "--threads", "--steps"])
+@pytest.mark.parametrize("option", ["--jobs", "--threads", "--steps", "--timeout"])
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_counts_are_at_least_one(option, value, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -93,6 +93,17 @@ def test_an_absent_readme_is_told_before_the_report_is_drawn(tmp_path, quick_row
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_full_disk_leaves_the_readme_and_the_old_report(tmp_path, quick_rows, small_files, capsys):
+    (tmp_path / ROWS).write_text("".join(json.dumps(row) + "\n" for row in quick_rows))
+    readme, page = tmp_path / "README.md", tmp_path / "report.html"
+    readme.write_text("<!-- results:x -->\n<!-- /results -->\n")
+    page.write_text("old")
+    with small_files(3000):
+        assert command.bench(["report", str(tmp_path), "--readme", str(readme)]) == 2
+    assert f"{page}: File too large" in capsys.readouterr().err  # as a full disk is told: file and reason
+    assert page.read_text() == "old" and readme.read_text().startswith("<!-- results:x -->")
+
+
 def test_report_writes_the_page_and_renews_the_readme(tmp_path, quick_rows, capsys):
     folder, readme = tmp_path / "quick", tmp_path / "README.md"
     with open_for_append(folder / ROWS) as rows:
@@ -122,7 +133,7 @@ def test_a_run_with_a_failure_ends_with_status_1(some_suite, tmp_path, capsys):
     status = command.bench(["run", "some", "--out", str(tmp_path), "--jobs", "1"])
     out = capsys.readouterr().out
     assert status == 1
-    assert "seed one does not work" in out and "1 trials failed" in out
+    assert "seed one does not work" in out and "failed: 1" in out
 
 
 def test_what_is_left_out_is_told_once(some_suite, tmp_path, capsys):
@@ -167,4 +178,4 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(some_suite, small
     ],
 )
 def test_the_cores_are_shared_out(words, said):
-    assert command._pool(*words, cores=4).describe() == said
+    assert command._pool(*words, timeout=None, cores=4).describe() == said

@@ -124,6 +124,12 @@ def test_an_agent_that_cannot_be_had_is_told(text, message):
     assert str(error.value).startswith(f"--agent {text}: ")
 
 
+@pytest.mark.parametrize("parse", [parse_agent, parse_env])
+def test_bytes_that_are_no_text_are_refused(parse):
+    with pytest.raises(UserError, match=r"'half .udcff=my_agents:stock': this is not UTF-8 text"):
+        parse("half \udcff=my_agents:stock")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -56,6 +56,15 @@ def test_plain_lines_where_there_is_no_terminal():
     ]
 
 
+def test_a_long_line_is_not_broken_in_a_file():
+    screen, one = console(terminal=False), trial("an agent of a long name" * 4, 0)
+    with TerminalDisplay(screen) as display:
+        display.begin([one], [], "")
+        display.started(one)
+        display.finished(one, row(one))
+    assert screen.file.getvalue().splitlines()[1].endswith("score  0.500     3.0 s")
+
+
 def test_the_bar_of_all_moves_with_the_trials_and_back_where_a_worker_died():
     display = TerminalDisplay(console(terminal=False))
     one, two = trial("PPO", 0), trial("DQN", 0)

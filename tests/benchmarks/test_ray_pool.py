@@ -72,6 +72,16 @@ def test_a_trial_that_raises_is_stored(trial_module, make_suite, recorder, tmp_p
     assert "Traceback" in error["error"] and error["error"].endswith("RuntimeError: seed one does not work\n")
 
 
+@pytest.mark.slow
+def test_a_trial_that_hangs_is_ended(trial_module, make_suite, recorder, tmp_path):
+    pytest.importorskip("ray")
+    assert (
+        runner.run(runner.plan(make_suite("hangs"), 2), tmp_path, RayPool("local", 1, 1, timeout=1), recorder) == 2
+    )
+    errors = read_rows(tmp_path / runner.ERRORS)
+    assert all(error["error"].startswith("ended after 1 seconds") for error in errors)
+
+
 def test_no_cluster_there(make_suite, recorder, tmp_path):
     pytest.importorskip("ray")
     pool = RayPool("127.0.0.1:1", 1, 1)

@@ -1,12 +1,14 @@
 import csv
+import html
 import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
-from benchmarks import report, scores, suites
+from benchmarks import progress, report, scores, suites
 from benchmarks.document import Cell, refresh_readme
 from benchmarks.errors import UserError
 from benchmarks.rows import open_for_append
@@ -96,6 +98,33 @@ def test_texts_of_episodes_are_escaped(folder):
     assert "a\\|b" in markdown and "<i>1" not in markdown
 
 
+STRANGE = ("<script>alert(1)</script>", "a|b", "$\\bad$", "_hidden", "[/red]", "测试")
+
+
+def test_names_may_be_anything(tmp_path, make_row, capsys):
+    """Names and texts are only shown: never run, never taken for markup, never mistaken for each other."""
+    experiments = [suites.Experiment(t, a, "some/Env-v0", "some:make", steps=100) for t in STRANGE for a in STRANGE]
+    tasks = ("任务一", "任务二", "Copy", "copy", "c" * 100)
+    experiments += [suites.Experiment(task, "PPO", "some/Env-v0", "some:make", steps=100) for task in tasks]
+    rows = [make_row(e, 0, 0.5, "made up", [(50, 1, 0.1, 0.2), (100, 2, 0.5, 0.5)]) for e in experiments]
+    rows[0]["samples"][0]["completion"] = "</td><script>alert(2)</script> and half \ud83d"
+    error = {"key": "f", "trial": "[/bold]", "error": "RuntimeError: <b>[/x]</b> | $\\no$"}
+    store(tmp_path, rows, [error])
+    document, files = report.write(tmp_path)
+    progress.print_document_tables(Console(file=io.StringIO()), document)
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert not page.open and "script" not in page.tags and "b" not in page.tags
+    assert len(set(page.ids)) == len(page.ids) and {name[1:] for name in page.references} <= set(page.ids)
+    assert len({path.name for path in files}) == len(files) and all(path.exists() for path in files)
+    markdown = (tmp_path / "report.md").read_text()
+    assert not re.search(r"<(script|b|/td)\b", markdown)
+    scores_of = next(line for line in markdown.splitlines() if line.startswith("| task |"))
+    assert len(re.split(r"(?<!\\)\|", scores_of)) - 2 == 1 + len(STRANGE) + 1
+    figure = next(f for f in document.figures() if f.name == "curve-a-b")
+    assert all(name in html.unescape(figure.svg) for name in STRANGE)
+
+
 def test_the_same_rows_give_the_same_bytes(folder):
     _, files = report.write(folder)
     first = {path: path.read_bytes() for path in files}
@@ -141,7 +170,7 @@ def test_what_is_missing_is_said(tmp_path, quick_rows):
     store(folder, [*quick_rows[:-1], old], [error, mended])
     document = report.make(scores.load(folder), folder)
     told = " ".join(document.warnings)
-    assert "not complete" in told and "1 trials failed" in told and "1 rows were left out" in told
+    assert "not complete" in told and "1 trial failed" in told and "1 rows were left out" in told
     failures = next(section for section in document.sections if section.title == "Failures")
     assert [row[0].text for row in failures.tables[0].rows] == ["Password / DQN / seed 2"]
 

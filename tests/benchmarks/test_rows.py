@@ -25,6 +25,21 @@ def test_rows_come_back(path):
     assert len(path.read_text().splitlines()) == 2
 
 
+def test_half_of_a_surrogate_pair_comes_back(path):
+    with open_for_append(path) as rows:
+        rows.append({"key": "half", "text": "\ud83d"})
+    assert read_rows(path)[-1] == {"key": "half", "text": "\ud83d"}
+
+
+def test_a_torn_line_that_cannot_be_kept_stays_where_it_is(path, small_files):
+    torn = path.read_bytes() + b'{"key": "torn'
+    path.write_bytes(torn)
+    with small_files(5), pytest.raises(RowError, match=r"rows\.torn cannot be written .* make room"):
+        with open_for_append(path):
+            pass
+    assert path.read_bytes() == torn
+
+
 def test_no_file_no_rows(tmp_path):
     assert read_rows(tmp_path / "absent.jsonl") == []
 

@@ -64,6 +64,25 @@ def test_a_failure_is_stored_and_the_others_go_on(trial_module, make_suite, run,
     assert any(event[0] == "failed" and "seed one" in event[2] for event in events)
 
 
+def test_an_exit_is_a_failure_with_its_traceback(trial_module, make_suite, run, tmp_path):
+    failed, events, rows = run(make_suite("leaves"), tmp_path, jobs=1)
+    assert failed == 1 and [row["seed"] for row in rows] == [0, 2]
+    (error,) = read_rows(tmp_path / runner.ERRORS)
+    assert "Traceback" in error["error"] and "SystemExit: seed one goes home" in error["error"]
+
+
+def test_a_trial_that_hangs_is_ended_and_the_next_begins(trial_module, make_suite, recorder, tmp_path):
+    assert runner.run(runner.plan(make_suite("hangs"), 2), tmp_path, ProcessPool(1, 1, timeout=1), recorder) == 2
+    errors = read_rows(tmp_path / runner.ERRORS)
+    assert [error["trial"] for error in errors] == ["Task / one / seed 0", "Task / one / seed 1"]
+    assert all(error["error"].startswith("ended after 1 seconds, which --timeout allows") for error in errors)
+
+
+def test_a_trial_may_have_processes_of_its_own(trial_module, make_suite, run, tmp_path):
+    failed, _, rows = run(make_suite("parent"), tmp_path, jobs=1, seeds=2)
+    assert failed == 0 and [row["value"] for row in rows] == [0, 10]
+
+
 def test_a_worker_that_dies_twice_fails_its_own_trial_only(trial_module, make_suite, run, tmp_path):
     failed, events, rows = run(make_suite("dies"), tmp_path / "out", jobs=1)
     assert failed == 1
@@ -109,19 +128,19 @@ class Quiet:
         return lambda *arguments: None
 
 if __name__ == "__main__":
-    experiment = suites.Experiment("Task", "one", "some/Env-v0", "some:factory", trial="some_trials:slow")
+    experiment = suites.Experiment("Task", "one", "some/Env-v0", "some:factory", trial="some_trials:" + sys.argv[3])
     suite = suites.Suite("some", "", (experiment,))
     runner.run(runner.plan(suite, 4), Path(sys.argv[1]), pools.ProcessPool(1, 1), Quiet())
 """
 
 
-def _start(tmp_path, out, modules):
+def _start(tmp_path, out, modules, trial="slow"):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     root = Path(__file__).parents[2]
     paths = os.pathsep.join([str(root), str(modules)])
     return subprocess.Popen(
-        [sys.executable, str(script), str(out), str(modules)],
+        [sys.executable, str(script), str(out), str(modules), trial],
         env={**os.environ, "PYTHONPATH": paths},
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -165,6 +184,15 @@ def test_kill_9_and_again_is_as_if_nothing_happened(trial_module, make_suite, ru
     assert events[0] == ("begin", 4 - len(partial), len(partial))
     _, _, uninterrupted = run(make_suite("slow"), tmp_path / "whole", jobs=2, seeds=4)
     assert without_times(rows) == without_times(uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_worker_leaves_with_its_parent_in_the_middle_of_a_trial(trial_module, tmp_path):
+    process = _start(tmp_path, tmp_path / "out", trial_module, trial="silent")
+    _wait_for_a_row(tmp_path / "out", process)
+    process.kill()
+    process.wait()
+    _wait_until_gone(process.pid)
 
 
 @pytest.mark.slow
