@@ -28,6 +28,7 @@ usage: text-envs COMMAND ...
   list, info ID, page FILE  the environments: a table, one of them, all as Markdown
   play ID                 type the actions yourself
   train ID --algo ppo     train an agent, with any language model
+  reward-model FILE       train a reward on comparisons of completions
   bench list|run|report   the benchmark suites; bench speed: side-by-side timings
   bench compare A B       what changed beyond noise between two runs
   report DIR              draw the report of a run
@@ -65,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return bench(arguments)
     if command == "train":
         return _told_plainly(lambda: _train(arguments[1:]))
+    if command == "reward-model":
+        from agents.__main__ import main as learned
+
+        return learned(arguments)
     print(f"text-envs: no command is called {command!r}\n\n{_USAGE}", file=sys.stderr)
     return 2
 

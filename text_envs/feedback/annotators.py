@@ -53,8 +53,8 @@ class Annotator:
                 raise ValueError(f"{name}={getattr(self, name)}; give a finite number")
         if self.scale < 0 or self.tie_threshold < 0 or not 0 <= self.lapse <= 1:
             raise ValueError(
-                f"scale={self.scale} and tie_threshold={self.tie_threshold} are at least 0, lapse={self.lapse} is a "
-                "share from 0 to 1"
+                f"scale={self.scale} and tie_threshold={self.tie_threshold} are at least 0, lapse={self.lapse} is "
+                "a share from 0 to 1"
             )
 
     def probabilities(self, rewards: ArrayLike, lengths: ArrayLike | None = None) -> NDArray[np.float64]:

@@ -106,7 +106,11 @@ def test_simulated_comparisons_follow_the_reward_and_the_generator():
 
 @pytest.mark.parametrize(
     ("keywords", "told"),
-    [({"scale": -1}, "scale=-1"), ({"lapse": 1.5}, "lapse=1.5"), ({"position_bias": math.nan}, "position_bias=nan")],
+    [
+        ({"scale": -1}, "scale=-1"),
+        ({"lapse": 1.5}, "lapse=1.5"),
+        ({"position_bias": math.nan}, "position_bias=nan"),
+    ],
 )
 def test_numbers_out_of_range_are_refused(keywords, told):
     with pytest.raises(ValueError, match=told):
