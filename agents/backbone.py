@@ -91,7 +91,7 @@ class Backbone(nn.Module):
         if isinstance(source, str | Path) and (spec.lora is not None or spec.frozen):
             self.source, self._base_hash = address(source), weights_hash(self.model)
         if spec.lora is not None:
-            self._add_lora(spec.lora)
+            add_lora(self.model, spec.lora)
         self.language_head: nn.Linear | None = None
         if fresh_head:
             self._replace_head()
@@ -198,7 +198,7 @@ class Backbone(nn.Module):
         """Return a float32 copy of the model with adapters merged, as plain transformers can load it."""
         model = copy.deepcopy(self.model)
         if self.has_lora:
-            model = _merge_adapters(model)
+            model = merge_adapters(model)
         model.config.tie_word_embeddings = _is_tied(model)
         return model.float()
 
@@ -263,12 +263,12 @@ class Backbone(nn.Module):
             )
         self._check_direction(name, ids)
         try:
-            if not _close(self.hidden(ids), plain):
+            if not is_close(self.hidden(ids), plain):
                 self._context = None
         except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError):
             self._context = None  # no keys and values, such as a state-space model's
         whole, cut = self.model(input_ids=ids, use_cache=False).logits, self.head(plain)
-        if not _close(cut, whole):
+        if not is_close(cut, whole):
             raise ValueError(
                 f"{name} changes its logits before or after the output layer (largest difference "
                 f"{(whole - cut).abs().max().item():.3g}), which these policies do not reproduce; use a model "
@@ -317,27 +317,6 @@ class Backbone(nn.Module):
         for layer in layers:
             layer.forward = partial(_recomputed, layer.forward)
 
-    def _add_lora(self, lora: Any) -> None:
-        """Add adapters on every linear layer but the output, Hu et al. 2021, arXiv:2106.09685."""
-        try:
-            from peft import LoraConfig
-        except ImportError as error:
-            raise ImportError(f"lora={lora!r} needs peft; install text-envs[lora]") from error
-        config = lora
-        if isinstance(lora, bool) or not isinstance(lora, int | LoraConfig) or lora == 0:
-            raise TypeError(f"lora={lora!r}; give a rank of at least 1, a peft.LoraConfig, or None")
-        if isinstance(lora, int):
-            config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
-        named = self.model.named_modules()
-        linear = sorted({name.rpartition(".")[2] for name, part in named if _is_linear(part)})
-        try:
-            self.model.add_adapter(config)
-        except ValueError as error:
-            raise ValueError(
-                f"lora does not fit {type(self.model).__name__}, whose linear layers are {linear}: {error} "
-                "Name some of them: lora=peft.LoraConfig(r=8, target_modules=[...])"
-            ) from error
-
     def _replace_head(self) -> None:
         head = nn.Linear(self.width, self.head.out_features, bias=False, device=self.model.device)
         nn.init.normal_(head.weight, std=0.02)
@@ -345,6 +324,33 @@ class Backbone(nn.Module):
             self.language_head = self.head
         self.model.set_output_embeddings(head)
         self.model.config.tie_word_embeddings = False
+
+
+def add_lora(model: PreTrainedModel, lora: int | Any) -> None:
+    """Add adapters on every linear layer but the output, Hu et al. 2021, arXiv:2106.09685.
+
+    Args:
+        model: only its adapters are trained from then on.
+        lora: a rank, or a `peft.LoraConfig`.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise ImportError(f"lora={lora!r} needs peft; install text-envs[lora]") from error
+    config = lora
+    if isinstance(lora, bool) or not isinstance(lora, int | LoraConfig) or lora == 0:
+        raise TypeError(f"lora={lora!r}; give a rank of at least 1, a peft.LoraConfig, or None")
+    if isinstance(lora, int):
+        kind = "SEQ_CLS" if type(model).__name__.endswith("ForSequenceClassification") else None
+        config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type=kind)
+    linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})
+    try:
+        model.add_adapter(config)
+    except ValueError as error:
+        raise ValueError(
+            f"lora does not fit {type(model).__name__}, whose linear layers are {linear}: {error} "
+            "Name some of them: lora=peft.LoraConfig(r=8, target_modules=[...])"
+        ) from error
 
 
 def _recomputed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -358,7 +364,8 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's, transposed
 
 
-def _close(left: Tensor, right: Tensor) -> bool:
+def is_close(left: Tensor, right: Tensor) -> bool:
+    """Return whether two tensors are equal but for rounding."""
     return torch.allclose(left, right, rtol=1e-3, atol=1e-3 * right.abs().max().item())
 
 
@@ -402,7 +409,7 @@ def _is_tied(model: PreTrainedModel) -> bool:
     return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
-def _merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
+def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
     """Fold every adapter into its layer and put the plain layer back in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 

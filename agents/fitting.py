@@ -1,6 +1,6 @@
-"""Gradient descent on a language model that a crash does not undo: checkpoints, held-out loss, early stopping.
+"""Gradient descent that a crash does not undo: checkpoints, held-out loss, early stopping.
 
-What is predicted, and from which data, is the caller's (`warm_start.py`).
+What is predicted, and from which data, is the caller's (`warm_start.py`, `reward_training.py`).
 """
 
 from __future__ import annotations
@@ -8,44 +8,40 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .backbone import Backbone
 from .checkpoint import CheckpointError, write_whole
-from .demonstrations import CloningBatch
-from .policies import token_log_probs
-from .reading import ContextReader
 
 Settings = Mapping[str, str | int | float | None]
 REPORT = "training.json"
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Fit:
     """What a fit came to.
 
     Attributes:
         folder: where the model lies.
         steps: how many were taken; fewer than asked for where it stopped early.
-        heldout_loss: mean negative log-likelihood of held-out tokens under the model in the folder, in nats.
-        unigram_loss: the same under the frequencies of the training tokens: what counting words alone achieves.
+        heldout_loss: of the model in the folder: mean negative log-likelihood, in nats.
         history: (step, training loss since the step before, held-out loss) of each evaluation.
     """
 
     folder: Path
     steps: int
     heldout_loss: float
-    unigram_loss: float
     history: list[tuple[int, float, float]]
+
+
+AnyFit = TypeVar("AnyFit", bound=Fit)
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ class Run:
         if not ours and (self.folder / "config.json").exists():
             raise FileExistsError(f"{self.folder} holds a model that no run here made; give another folder")
 
-    def finished(self) -> Fitted | None:
+    def finished(self, kind: type[AnyFit]) -> AnyFit | None:
         """Return what came of the run, None while it is not finished."""
         if not self._report.exists():
             return None
@@ -124,7 +120,7 @@ class Run:
             report = json.loads(self._report.read_text(encoding="utf-8"))
             settings = report.pop("settings")
             history = [(step, train, heldout) for step, train, heldout in report.pop("history")]
-            fitted = Fitted(folder=self.folder, history=history, **report)
+            fitted = kind(folder=self.folder, history=history, **report)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(self._report, error) from error
         self._check(settings)
@@ -147,7 +143,7 @@ class Run:
         whole = {**state, "settings": self.settings}
         write_whole(self._state, lambda temporary: torch.save(whole, temporary))
 
-    def finish(self, fitted: Fitted) -> None:
+    def finish(self, fitted: Fit) -> None:
         """Write the report, after the model: the run is finished, and its checkpoint no longer needed."""
         report = {**asdict(fitted), "settings": self.settings}
         del report["folder"]
@@ -172,62 +168,61 @@ class Run:
 
 
 def fit(
-    backbone: Backbone,
-    batch: Callable[[int], CloningBatch],
-    heldout: Sequence[CloningBatch],
+    model: nn.Module,
+    loss: Callable[[int], Tensor],
+    heldout_loss: Callable[[], float],
     run: Run,
     schedule: Schedule,
     *,
     description: str,
     progress_bar: bool,
 ) -> tuple[int, list[tuple[int, float, float]]]:
-    """Maximise the likelihood of batches, from the run's checkpoint on; the backbone holds the result.
+    """Minimise the loss of batches, from the run's checkpoint on; the model holds the result.
 
     Nothing here draws random numbers, so that a run that was killed ends like one that was not.
 
     Args:
-        backbone: on its device, without dropout.
-        batch: step, counted from 0 -> its batch, the same at every call.
-        heldout: never trained on.
+        model: on its device, without dropout.
+        loss: step, counted from 0 -> the loss of its batch, the same batch at every call.
+        heldout_loss: returns the loss on what is never trained on.
         run: where checkpoints go.
         schedule: how to descend.
         description: stands before the progress bar.
         progress_bar: whether there is one.
 
     Returns:
-        The steps taken, and the history, see `Fitted`.
+        The steps taken, and the history, see `Fit`.
 
     Raises:
         FloatingPointError: if a loss is not finite; the checkpoint before it stays.
     """
-    optimizer = _optimizer(backbone, schedule)
+    optimizer = _optimizer(model, schedule)
     step, stale, best = 0, 0, math.inf
     best_weights: dict[str, Tensor] = {}
     history: list[tuple[int, float, float]] = []
-    state = run.load(backbone.head.weight.device)
+    state = run.load(next(model.parameters()).device)
     if state is not None:
-        backbone.load_state_dict(state["model"])
+        model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, stale, best, best_weights = (state[name] for name in ("step", "stale", "best", "best_weights"))
         history = [tuple(entry) for entry in state["history"]]
     losses: list[Tensor] = []
-    reader = ContextReader(backbone)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with tqdm(total=schedule.steps, initial=step, desc=description, disable=not progress_bar) as bar:
         while step < schedule.steps and (schedule.patience is None or stale < schedule.patience):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.at(step)
-            loss = -_log_probs(reader, batch(step)).mean()
-            losses.append(loss.detach())
+            current = loss(step)
+            losses.append(current.detach())
             optimizer.zero_grad()
-            loss.backward()
+            current.backward()
             torch.nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm)
             optimizer.step()
             step += 1
             bar.update()
             if step % schedule.eval_interval and step < schedule.steps:
                 continue
-            train, held = torch.stack(losses).mean().item(), mean_loss(reader, heldout)
+            train, held = torch.stack(losses).mean().item(), heldout_loss()
             losses.clear()
             if not math.isfinite(train + held):
                 raise FloatingPointError(
@@ -238,11 +233,11 @@ def fit(
             bar.set_postfix(train=f"{train:.3f}", heldout=f"{held:.3f}")
             stale = 0 if held < best else stale + 1
             if held < best and schedule.patience is not None:
-                best_weights = {name: value.clone() for name, value in backbone.state_dict().items()}
+                best_weights = {name: value.clone() for name, value in model.state_dict().items()}
             best = min(best, held)
             run.save(
                 {
-                    "model": backbone.state_dict(),
+                    "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "step": step,
                     "stale": stale,
@@ -252,31 +247,12 @@ def fit(
                 }
             )
     if best_weights:
-        backbone.load_state_dict(best_weights)
+        model.load_state_dict(best_weights)
     return step, history
 
 
-@torch.no_grad()
-def mean_loss(reader: ContextReader, batches: Sequence[CloningBatch]) -> float:
-    """Return the mean negative log-likelihood of the batches' tokens, in nats."""
-    total = torch.stack([_log_probs(reader, batch).double().sum() for batch in batches])
-    return -total.sum().item() / sum(len(batch.actions) for batch in batches)
-
-
-def unigram_loss(train: np.ndarray, heldout: np.ndarray, vocab_size: int) -> float:
-    """Return the mean negative log-likelihood (nats) of held-out ids under add-one frequencies of training ids."""
-    counts = np.bincount(train, minlength=vocab_size) + 1.0
-    return float(-np.log(counts / counts.sum())[heldout].mean())
-
-
-def _log_probs(reader: ContextReader, batch: CloningBatch) -> Tensor:
-    """Return log-probabilities (N,) of a batch's tokens."""
-    hidden = reader.packed_hidden(batch.packs)
-    return token_log_probs(reader.backbone, hidden, batch.actions, entropy_gradient=None)[0]
-
-
-def _optimizer(backbone: Backbone, schedule: Schedule) -> torch.optim.Optimizer:
-    parameters = [p for p in backbone.parameters() if p.requires_grad]
+def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": schedule.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

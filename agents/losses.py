@@ -244,3 +244,34 @@ def dqn_loss(q_values: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
     Source: Mnih et al. 2015; threshold 1 as in Stable-Baselines3.
     """
     return F.smooth_l1_loss(q_values.gather(1, actions[:, None])[:, 0], targets)
+
+
+def bradley_terry_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    tie: Tensor | None = None,
+    tie_threshold: Tensor | float = 0.0,
+    center_coef: float = 0.0,
+) -> Tensor:
+    """Return the mean negative log-likelihood of comparisons; every tensor but the threshold is (N,).
+
+    Args:
+        chosen: scores, in log-odds, of what was preferred; of a tie, of one of the two.
+        rejected: scores of the others.
+        tie: bool, True where neither was preferred; None: nowhere.
+        tie_threshold: log-odds that a difference must overcome not to be a tie, at least 0; above 0 where there
+            are ties.
+        center_coef: weight of the squared sum of both scores, which sets the scores' mean, otherwise free, to 0.
+
+    Source: Bradley & Terry 1952; ties as in Rao & Kupper 1967, with theta = exp(tie_threshold); centring as in
+    Eisenstein et al. 2023, arXiv:2312.09244.
+    """
+    difference = chosen - rejected
+    log_prob = F.logsigmoid(difference - tie_threshold)
+    if tie is not None:
+        threshold = torch.as_tensor(tie_threshold, dtype=difference.dtype, device=difference.device)
+        # log(theta^2 - 1), without an overflow
+        both = 2 * threshold + torch.log(-torch.expm1(-2 * threshold))
+        log_tie = log_prob + F.logsigmoid(-difference - threshold) + both
+        log_prob = torch.where(tie, log_tie, log_prob)
+    return center_coef * (chosen + rejected).square().mean() - log_prob.mean()

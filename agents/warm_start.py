@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 from transformers import LlamaConfig, PreTrainedModel
 
 from .algorithm import TextAlgorithm
@@ -33,12 +34,26 @@ from .demonstrations import (
     in_order,
 )
 from .export import save_pretrained
-from .fitting import Fitted, Run, Schedule, fit, unigram_loss
+from .fitting import Fit, Run, Schedule, fit
 from .models import ModelSource, ModelSpec, load_model
+from .policies import token_log_probs
+from .reading import ContextReader
 
 __all__ = ["Fitted", "clone", "pretrain", "small_config", "train_tokenizer"]
 
 _HELDOUT_TOKENS = 2**14  # a held-out loss of more would cost more than it tells
+
+
+@dataclass(frozen=True)
+class Fitted(Fit):
+    """What a fit of a language model came to; its losses are those of a token.
+
+    Attributes:
+        unigram_loss: held-out loss under the frequencies of the training tokens: what counting words alone
+            achieves.
+    """
+
+    unigram_loss: float
 
 
 def pretrain(
@@ -315,14 +330,42 @@ def _fitted(
     progress_bar: bool,
 ) -> Fitted:
     """Fit, and write the folder; or return what was there."""
-    done = run.finished()
+    done = run.finished(Fitted)
     if done is not None:
         return done
     held = list(in_order(heldout, max(batch_size, 4096), backbone.head.weight.device))
-    steps, history = fit(backbone, batch, held, run, schedule, description=description, progress_bar=progress_bar)
+    reader = ContextReader(backbone)
+    steps, history = fit(
+        backbone,
+        lambda step: -_log_probs(reader, batch(step)).mean(),
+        lambda: mean_loss(reader, held),
+        run,
+        schedule,
+        description=description,
+        progress_bar=progress_bar,
+    )
     loss = history[-1][2] if schedule.patience is None else min(entry[2] for entry in history)
     baseline = unigram_loss(train_ids, np.concatenate([e.actions for e in heldout]), backbone.vocab_size)
-    fitted = Fitted(run.folder, steps, loss, baseline, history)
+    fitted = Fitted(run.folder, steps, loss, history, baseline)
     save_pretrained(backbone, str(run.folder), tokenizer)
     run.finish(fitted)
     return fitted
+
+
+@torch.no_grad()
+def mean_loss(reader: ContextReader, batches: Sequence[CloningBatch]) -> float:
+    """Return the mean negative log-likelihood of the batches' tokens, in nats."""
+    total = torch.stack([_log_probs(reader, batch).double().sum() for batch in batches])
+    return -total.sum().item() / sum(len(batch.actions) for batch in batches)
+
+
+def unigram_loss(train: np.ndarray, heldout: np.ndarray, vocab_size: int) -> float:
+    """Return the mean negative log-likelihood (nats) of held-out ids under add-one frequencies of training ids."""
+    counts = np.bincount(train, minlength=vocab_size) + 1.0
+    return float(-np.log(counts / counts.sum())[heldout].mean())
+
+
+def _log_probs(reader: ContextReader, batch: CloningBatch) -> Tensor:
+    """Return log-probabilities (N,) of a batch's tokens."""
+    hidden = reader.packed_hidden(batch.packs)
+    return token_log_probs(reader.backbone, hidden, batch.actions, entropy_gradient=None)[0]

@@ -30,6 +30,7 @@ usage: text-envs COMMAND ...
   judge PAIRS.jsonl       an AI judge compares completions, for a reward model
   feedback COMMAND        people's preferences: collect, keep, import, export
   train ID --algo ppo     train an agent, with any language model
+  reward-model FILE       train a reward on comparisons of completions
   bench list|run|report   the benchmark suites; bench speed: side-by-side timings
   bench compare A B       what changed beyond noise between two runs
   report DIR              draw the report of a run
@@ -67,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return bench(arguments)
     if command == "train":
         return _told_plainly(lambda: _train(arguments[1:]))
+    if command == "reward-model":
+        from agents.__main__ import main as learned
+
+        return learned(arguments)
     print(f"text-envs: no command is called {command!r}\n\n{_USAGE}", file=sys.stderr)
     return 2
 

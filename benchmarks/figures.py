@@ -223,6 +223,53 @@ def frontier(
         return Figure(name, as_svg(canvas), alt, caption)
 
 
+def against_kl(
+    name: str,
+    title: str,
+    curves: Mapping[str, tuple[Curve, Curve]],
+    look: Mapping[str, Ink],
+    caption: str = "Means over seeds; bands from the least to the most of a seed.",
+) -> Figure:
+    """Draw for each reward what a policy is worth (solid, with a band) and what it is paid (dashed), against KL."""
+    with drawing(name, 4.8, 3.8) as (canvas, axes):
+        for agent, (worth, paid) in curves.items():
+            ink = look[agent]
+            axes.fill_between(worth.x, worth.low, worth.high, color=ink.light, alpha=0.16, linewidth=0)
+            axes.plot(
+                worth.x, worth.mean, color=ink.light, marker=ink.marker, markersize=4, markevery=3, label=agent
+            )
+            axes.plot(paid.x, paid.mean, color=ink.light, dashes=(4, 2), linewidth=1.1)
+        axes.set_title(title)
+        axes.set_xlabel("KL to where it began, nats")
+        axes.set_ylabel("reward, standard deviations")
+        axes.set_xlim(left=0)
+        axes.grid()
+        _legend(canvas, axes)
+        alt = f"{title}: reward earned and reward paid against KL for {', '.join(curves)}"
+        return Figure(name, as_svg(canvas), alt, f"Solid: gold reward. Dashed: the learned reward. {caption}")
+
+
+def reliability(
+    name: str,
+    title: str,
+    bins: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    look: Mapping[str, Ink],
+    caption: str = "A point is a bin of comparisons; on the line confidence and accuracy are equal.",
+) -> Figure:
+    """Draw accuracy against confidence, both from a half to 1."""
+    with drawing(name, 4.8, 3.8) as (canvas, axes):
+        axes.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=1, dashes=(2, 2))
+        for agent, (confidence, accuracy) in bins.items():
+            _draw_line(axes, np.asarray(confidence), np.asarray(accuracy), look[agent], agent)
+        axes.set_title(title)
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        axes.grid()
+        _legend(canvas, axes)
+        alt = f"{title}: accuracy against confidence for {', '.join(bins)}"
+        return Figure(name, as_svg(canvas), alt, caption)
+
+
 def _draw_curve(axes: Axes, agent: str, curve: Curve, ink: Ink) -> None:
     axes.fill_between(curve.x, curve.low, curve.high, color=ink.light, alpha=0.16, linewidth=0)
     _draw_line(axes, curve.x, curve.mean, ink, agent, markevery=0.22)

@@ -95,9 +95,15 @@ def trial(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
 def measure(agent: Any, env: VectorEnv, seed: int) -> dict[str, float]:
-    """Return the mean clean reward and KL of an episode a row, sampled, with their standard errors.
+    """Return the mean clean reward and KL of an episode a row, sampled, with their standard errors; see `play`."""
+    rewards, kl, _ = play(agent, env, seed)
+    return {**with_error("reward", rewards), **with_error("kl", kl)}
+
+
+@torch.no_grad()
+def play(agent: Any, env: VectorEnv, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
+    """Return the rewards and KL of an episode a row, sampled, and the last infos.
 
     The KL is that of the whole distributions over the vocabulary, summed over the states that were visited: its
     expectation is the KL between the distributions of texts, and it varies less than the sampled log-ratio.
@@ -109,7 +115,7 @@ def measure(agent: Any, env: VectorEnv, seed: int) -> dict[str, float]:
     """
     torch.manual_seed(seed)
     rewards, kl = np.zeros(env.num_envs), np.zeros(env.num_envs)
-    obs, _ = env.reset(seed=seed)
+    obs, infos = env.reset(seed=seed)
     agent.policy.set_training_mode(False)
     ended = np.zeros(env.num_envs, bool)
     while not ended.any():
@@ -117,16 +123,16 @@ def measure(agent: Any, env: VectorEnv, seed: int) -> dict[str, float]:
         ours, theirs = _log_probs(agent, ids), agent.reference_policy.step_log_probs(ids)
         kl += (ours.exp() * (ours - theirs)).sum(dim=1).cpu().numpy()
         actions = torch.distributions.Categorical(logits=ours).sample().cpu().numpy()
-        obs, reward, terminated, truncated, _ = env.step(actions)
+        obs, reward, terminated, truncated, infos = env.step(actions)
         rewards += reward
         ended = terminated | truncated
-    error = np.sqrt(env.num_envs)
-    return {
-        "reward": float(rewards.mean()),
-        "reward_error": float(rewards.std(ddof=1) / error),
-        "kl": float(kl.mean()),
-        "kl_error": float(kl.std(ddof=1) / error),
-    }
+    return rewards, kl, infos
+
+
+def with_error(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    """Return the mean of values under a name, and its standard error."""
+    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    return {name: float(values.mean()), f"{name}_error": error}
 
 
 def _log_probs(agent: Any, ids: Tensor) -> Tensor:

