@@ -15,6 +15,8 @@ from .backbone import Backbone
 from .buffers import PackedTensors
 from .kv_cache import ContextFollower, Decoder, find_decoder
 
+_WHOLE = (torch.int64, torch.int32, np.dtype(np.int64), np.dtype(np.int32))  # need no look for fractions
+
 
 class ContextReader(nn.Module):
     """A backbone that reads right-padded observations, with or without a key-value cache."""
@@ -89,17 +91,19 @@ def check_contexts(obs: Tensor | np.ndarray, pad: int) -> None:
     """Raise a `ValueError` unless observations (B, L) are token ids below `pad`, then `pad` to the right."""
     if not len(obs):
         raise ValueError("there is no observation; give at least one")
-    present = obs != pad
-    wrong = (obs < 0) | (obs > pad) | (obs % 1 != 0)  # % also finds nan
+    wrong = (obs < 0) | (obs > pad)
+    if obs.dtype not in _WHOLE:
+        wrong = wrong | (obs % 1 != 0)  # % also finds nan
     if wrong.any():
         raise ValueError(
             f"an observation holds {obs[wrong][0].item():.6g}, which is no token id 0..{pad - 1} nor the padding "
             f"{pad}; ids are read as they are, so use no VecNormalize(norm_obs=True) or other scaling"
         )
-    if not present.any(1).all():
-        raise ValueError(f"an observation holds no token, only the padding {pad}; a context has at least one")
-    if (present[:, 1:] & ~present[:, :-1]).any():
+    present = obs != pad
+    if (present[:, 1:] > present[:, :-1]).any():
         raise ValueError(
             f"an observation goes on after the padding {pad}; a context is padded on the right only, and alone (no "
             "padding on the left, no VecFrameStack)"
         )
+    if not present[:, 0].all():
+        raise ValueError(f"an observation holds no token, only the padding {pad}; a context has at least one")
