@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ..rewards.packages import missing
+from .errors import DatabaseError
 from .store import Store
 
 if TYPE_CHECKING:
@@ -150,8 +151,14 @@ def _told(store: Store, out: TextIO) -> Iterator[None]:
         last = ""
         terminal = out.isatty()
         while not ended.wait(_TOLD_EVERY[terminal]):
-            progress = store.progress()
-            text = f"{progress.answered:,} of {progress.pairs:,} pairs compared, {progress.comparisons:,} answers"
+            try:
+                progress = store.progress()
+            except DatabaseError as error:
+                text = str(error)
+            else:
+                text = (
+                    f"{progress.answered:,} of {progress.pairs:,} pairs compared, {progress.comparisons:,} answers"
+                )
             if text != last:
                 print(f"\r{text}" if terminal else text, end="" if terminal else "\n", file=out, flush=True)
             last = text

@@ -12,6 +12,7 @@ from .database import Database
 
 LONGEST = 12 * 3600.0
 IDLE = 3600.0
+MOST = 10  # of an account at once: each may have a pair open, which others then do not get
 _NOTED_EVERY = 60.0  # a session in use is written to this seldom
 
 _TABLES = (
@@ -51,7 +52,7 @@ class Sessions:
         database.create(_TABLES)
 
     def begin(self, account: Account, replaced: str = "") -> str:
-        """Return the token of a new session.
+        """Return the token of a new session; an account's oldest ends if there are too many.
 
         Args:
             account: whose it is.
@@ -62,6 +63,11 @@ class Sessions:
             now = self.database.now()
             connection.execute(
                 f"DELETE FROM sessions WHERE NOT ({_LIVE}) OR token = ?", (*self._ends(now), _hash(replaced))
+            )
+            connection.execute(
+                """DELETE FROM sessions WHERE stamp = :stamp AND token NOT IN
+                   (SELECT token FROM sessions WHERE stamp = :stamp ORDER BY began DESC LIMIT :rest)""",
+                {"stamp": account.stamp, "rest": MOST - 1},
             )
             connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", (_hash(token), account.stamp, now, now))
         return token

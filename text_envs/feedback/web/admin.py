@@ -76,7 +76,11 @@ def revoke(rooms: InRooms, session: SendingAdmin, name: Annotated[str, Form()]) 
 
 @router.get("/disagreements")
 def disagreements(
-    rooms: InRooms, session: Administering, text: str = "", who: str = "", page: Annotated[int, Query(ge=1, le=1_000_000)] = 1
+    rooms: InRooms,
+    session: Administering,
+    text: str = "",
+    who: str = "",
+    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> Response:
     """Show the pairs on which annotators disagree, those with a text and an annotator if these are given."""
     names = {counts.pseudonym: counts.name or counts.pseudonym for counts in rooms.store.counts()}

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from text_envs.feedback.attempts import LONGEST_PAUSE, Attempts, TooManyAttempts, network
-from text_envs.feedback.sessions import IDLE, LONGEST
+from text_envs.feedback.sessions import IDLE, LONGEST, MOST
 
 RIGHT, WRONG = "correct horse", "battery staple"
 
@@ -122,6 +122,14 @@ def test_a_login_gives_a_new_token_and_the_old_one_is_worth_nothing(enter, brows
     browser.log_in("ann")
     assert browser.token != first and is_in(browser)
     assert not is_in(replaying(browse, first))
+
+
+def test_an_account_is_in_at_so_many_browsers_and_no_more(enter, clock):
+    browsers = []
+    for _ in range(MOST + 2):
+        browsers.append(enter("ann"))
+        clock.time += 1
+    assert [is_in(browser) for browser in browsers] == [False] * 2 + [True] * MOST
 
 
 @pytest.mark.parametrize("token", ["", "x", "' OR 1=1 --", "A" * 43, "A" * 4000])
