@@ -22,7 +22,7 @@ from ..sessions import Session, Sessions
 from ..store import Store
 
 HERE = Path(__file__).parent
-_ANEW = 10.0  # seconds until agreement is counted anew
+_ANEW = 2.0  # seconds until agreement is counted anew
 _RARELY = 50  # and times as long as that takes
 
 
