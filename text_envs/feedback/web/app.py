@@ -40,7 +40,7 @@ def make_app(database: Database, settings: Settings | None = None, accounts: Acc
     rooms = Rooms(
         store,
         accounts,
-        Sessions(database, settings.session_seconds, settings.idle_seconds),
+        Sessions(store, settings.session_seconds, settings.idle_seconds),
         Attempts(database),
         Leases(store, settings.annotations_per_pair, settings.lease_seconds),
         settings.tls,

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from text_envs.feedback import audit
 from text_envs.feedback.attempts import LONGEST_PAUSE, Attempts, TooManyAttempts, network
 from text_envs.feedback.sessions import IDLE, LONGEST, MOST
 
@@ -17,7 +18,7 @@ def is_in(browser):
     return response.status_code == 200
 
 
-def test_the_right_password_lets_in_and_logging_out_ends_it(browse):
+def test_the_right_password_lets_in_and_logging_out_ends_it(browse, database):
     browser = browse()
     assert browser.get("/").url.path == "/login"
     response = browser.client.post("/login", data={"name": " ann ", "password": RIGHT}, follow_redirects=False)
@@ -29,6 +30,8 @@ def test_the_right_password_lets_in_and_logging_out_ends_it(browse):
     browser.get("/")
     assert browser.send("/logout").url.path == "/login" and browser.token is None
     assert not is_in(replaying(browse, token))
+    with database.reading() as connection:
+        assert [entry.action for entry in audit.entries(connection)][-2:] == ["log in", "log out"]
 
 
 def test_under_tls_the_cookie_comes_over_tls_only(make_app, people, browse):
