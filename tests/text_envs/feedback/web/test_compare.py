@@ -110,6 +110,15 @@ def test_a_late_answer_counts_while_nobody_else_has_the_pair(enter, store, clock
     assert [one.seconds for one in store.comparisons()] == [2 * SECONDS]
 
 
+def test_a_lease_that_was_over_is_renewed_for_whoever_still_looks_at_it(enter, store, clock):
+    store.add_pairs([Pair("only", "a", "b")])
+    ann, bob = enter("ann"), enter("bob")
+    clock.time += SECONDS + 1
+    assert ann.get("/").status_code == 200 and ann.texts()[0] == "only"
+    bob.get("/")
+    assert "Nothing is left" in bob.page
+
+
 def test_each_pair_is_answered_by_as_many_as_are_wanted(make_app, people, browse, store, accounts):
     app = make_app(annotations_per_pair=2)
     store.add_pairs([Pair("first", "a", "b"), Pair("second", "a", "b")])
@@ -129,9 +138,9 @@ def test_each_pair_is_answered_by_as_many_as_are_wanted(make_app, people, browse
 def test_where_two_are_wanted_they_are_two_people(make_app, people, browse, store):
     app = make_app(annotations_per_pair=2)
     store.add_pairs([Pair("first", "a", "b"), Pair("second", "a", "b")])
-    ann, again, bob = (browse(app=app) for _ in range(3))
-    ann.log_in("ann"), again.log_in("ann")
-    assert (ann.texts()[0], again.texts()[0]) == ("first", "second")
+    ann, again, more, bob = (browse(app=app) for _ in range(4))
+    ann.log_in("ann"), again.log_in("ann"), more.log_in("ann")
+    assert (ann.texts()[0], again.texts()[0]) == ("first", "second") and "Nothing is left" in more.page
     ann.answer("0")
     ann.send("/back")
     bob.log_in("bob")
