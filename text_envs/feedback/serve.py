@@ -126,7 +126,7 @@ def _written(listener: socket.socket) -> str:
     """Return where a browser on this machine finds it, or one elsewhere if a host was named."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
-        host = socket.getfqdn()
+        host = socket.gethostname()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
