@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ..rewards.packages import missing
 from . import people
 from .records import checked_name
 from .store import Store
@@ -198,6 +199,8 @@ def _stamp() -> bytes:
 
 
 def _default_hasher() -> PasswordHasher:
-    from argon2 import PasswordHasher
-
+    try:
+        from argon2 import PasswordHasher
+    except ImportError as error:
+        raise missing("an account", "argon2-cffi", "feedback") from error
     return PasswordHasher()

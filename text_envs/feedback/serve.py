@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ..rewards.packages import missing
+from .errors import DatabaseError
 from .store import Store
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _written(listener: socket.socket) -> str:
     """Return where a browser on this machine finds it, or one elsewhere if a host was named."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
-        host = socket.getfqdn()
+        host = socket.gethostname()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -150,8 +151,14 @@ def _told(store: Store, out: TextIO) -> Iterator[None]:
         last = ""
         terminal = out.isatty()
         while not ended.wait(_TOLD_EVERY[terminal]):
-            progress = store.progress()
-            text = f"{progress.answered:,} of {progress.pairs:,} pairs compared, {progress.comparisons:,} answers"
+            try:
+                progress = store.progress()
+            except DatabaseError as error:
+                text = str(error)
+            else:
+                text = (
+                    f"{progress.answered:,} of {progress.pairs:,} pairs compared, {progress.comparisons:,} answers"
+                )
             if text != last:
                 print(f"\r{text}" if terminal else text, end="" if terminal else "\n", file=out, flush=True)
             last = text

@@ -8,10 +8,11 @@ import secrets
 from dataclasses import dataclass
 
 from .accounts import COLUMNS, Account
-from .database import Database
+from .store import Store
 
 LONGEST = 12 * 3600.0
 IDLE = 3600.0
+MOST = 10  # of an account at once: each may have a pair open, which others then do not get
 _NOTED_EVERY = 60.0  # a session in use is written to this seldom
 
 _TABLES = (
@@ -38,20 +39,21 @@ class Session:
 
 
 class Sessions:
-    """The sessions of the accounts in a database.
+    """The sessions of the accounts of a store's annotators.
 
     Args:
-        database: where they are kept.
+        store: whose annotators they are.
         longest: seconds after which one ends, whatever it does.
         idle: seconds without a request after which one ends.
     """
 
-    def __init__(self, database: Database, longest: float = LONGEST, idle: float = IDLE) -> None:
-        self.database, self.longest, self.idle = database, longest, idle
-        database.create(_TABLES)
+    def __init__(self, store: Store, longest: float = LONGEST, idle: float = IDLE) -> None:
+        self.store, self.database = store, store.database
+        self.longest, self.idle = longest, idle
+        self.database.create(_TABLES)
 
     def begin(self, account: Account, replaced: str = "") -> str:
-        """Return the token of a new session.
+        """Return the token of a new session; an account's oldest ends if there are too many.
 
         Args:
             account: whose it is.
@@ -63,7 +65,13 @@ class Sessions:
             connection.execute(
                 f"DELETE FROM sessions WHERE NOT ({_LIVE}) OR token = ?", (*self._ends(now), _hash(replaced))
             )
+            connection.execute(
+                """DELETE FROM sessions WHERE stamp = :stamp AND token NOT IN
+                   (SELECT token FROM sessions WHERE stamp = :stamp ORDER BY began DESC LIMIT :rest)""",
+                {"stamp": account.stamp, "rest": MOST - 1},
+            )
             connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", (_hash(token), account.stamp, now, now))
+            self.store.log(connection, account.person, "log in")
         return token
 
     def find(self, token: str) -> Session | None:
@@ -88,6 +96,7 @@ class Sessions:
         """Take one session back."""
         with self.database.transaction() as connection:
             connection.execute("DELETE FROM sessions WHERE token = ?", (session.hash,))
+            self.store.log(connection, session.account.person, "log out")
 
     def count(self) -> dict[str, int]:
         """Return name -> how many of its browsers are in."""

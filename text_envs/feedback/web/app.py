@@ -40,12 +40,14 @@ def make_app(database: Database, settings: Settings | None = None, accounts: Acc
     rooms = Rooms(
         store,
         accounts,
-        Sessions(database, settings.session_seconds, settings.idle_seconds),
+        Sessions(store, settings.session_seconds, settings.idle_seconds),
         Attempts(database),
         Leases(store, settings.annotations_per_pair, settings.lease_seconds),
         settings.tls,
     )
-    app = FastAPI(openapi_url=None)  # and so no pages that describe the app, which would load scripts from afar
+    app = FastAPI(
+        openapi_url=None, redirect_slashes=False
+    )  # and so no pages that describe the app, which would load scripts from afar
     app.state.rooms = rooms
     for router in (door.router, compare.router, admin.router):
         app.include_router(router)

@@ -17,7 +17,7 @@ router = APIRouter()
 _NOTICES: dict[Outcome, str] = {
     "kept": "",
     "not yours": "That pair was not shown to you here, so nothing was kept.",
-    "answered before": "You have answered that pair already; that answer stands.",
+    "answered before": "You are done with that pair already; nothing was changed.",
     "too late": "That took so long that others were given the pair; nothing was kept.",
 }
 

@@ -22,7 +22,8 @@ from ..sessions import Session, Sessions
 from ..store import Store
 
 HERE = Path(__file__).parent
-_AGREEMENT_SECONDS = 10.0  # how old a shown agreement may be
+_ANEW = 2.0  # seconds until agreement is counted anew
+_RARELY = 50  # and times as long as that takes
 
 
 class Refused(Exception):
@@ -90,16 +91,18 @@ class Agreed:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._last: tuple[float, Agreement] | None = None
+        self._last: tuple[float, Agreement] | None = None  # until when it is good
 
     def now(self) -> Agreement:
         """Return what is known of it; it may be some seconds old."""
-        last, time = self._last, self._store.database.now()
-        if last is not None and (time - last[0] < _AGREEMENT_SECONDS or self._lock.locked()):
+        last, now = self._last, self._store.database.now
+        if last is not None and (now() < last[0] or self._lock.locked()):
             return last[1]
         with self._lock:
-            self._last = (time, agreement(self._store.answers()))
-            return self._last[1]
+            began = now()
+            found = agreement(self._store.answers())
+            self._last = (now() + max(_ANEW, _RARELY * (now() - began)), found)
+            return found
 
 
 async def find_rooms(request: Request) -> Rooms:

@@ -77,7 +77,7 @@ def test_an_answer_that_is_sent_again_changes_nothing(enter, pairs, store):
     showing, (prompt, text, _) = ann.field("showing"), ann.texts()
     ann.answer("1")
     response = ann.answer("2", showing=showing)
-    assert response.status_code == 409 and "answered that pair already" in response.text
+    assert response.status_code == 409 and "done with that pair already" in response.text
     assert kept(store) == {("ann", prompt): text}
 
 
@@ -110,6 +110,15 @@ def test_a_late_answer_counts_while_nobody_else_has_the_pair(enter, store, clock
     assert [one.seconds for one in store.comparisons()] == [2 * SECONDS]
 
 
+def test_a_lease_that_was_over_is_renewed_for_whoever_still_looks_at_it(enter, store, clock):
+    store.add_pairs([Pair("only", "a", "b")])
+    ann, bob = enter("ann"), enter("bob")
+    clock.time += SECONDS + 1
+    assert ann.get("/").status_code == 200 and ann.texts()[0] == "only"
+    bob.get("/")
+    assert "Nothing is left" in bob.page
+
+
 def test_each_pair_is_answered_by_as_many_as_are_wanted(make_app, people, browse, store, accounts):
     app = make_app(annotations_per_pair=2)
     store.add_pairs([Pair("first", "a", "b"), Pair("second", "a", "b")])
@@ -126,10 +135,24 @@ def test_each_pair_is_answered_by_as_many_as_are_wanted(make_app, people, browse
     assert sorted(name for name, _ in kept(store)) == ["ann", "ann", "bob", "chief"]
 
 
+def test_where_two_are_wanted_they_are_two_people(make_app, people, browse, store):
+    app = make_app(annotations_per_pair=2)
+    store.add_pairs([Pair("first", "a", "b"), Pair("second", "a", "b")])
+    ann, again, more, bob = (browse(app=app) for _ in range(4))
+    ann.log_in("ann"), again.log_in("ann"), more.log_in("ann")
+    assert (ann.texts()[0], again.texts()[0]) == ("first", "second") and "Nothing is left" in more.page
+    ann.answer("0")
+    ann.send("/back")
+    bob.log_in("bob")
+    assert bob.texts()[0] == ann.texts()[0] == "first", "who goes back takes no room from others"
+
+
 def test_what_is_skipped_goes_to_others_and_comes_back_when_asked_for(enter, store):
     store.add_pairs([Pair("first", "a", "b"), Pair("second", "a", "b")])
     ann = enter("ann")
+    showing = ann.field("showing")
     ann.answer("skip"), ann.answer("skip")
+    assert ann.answer("1", showing=showing).status_code == 409
     assert "Nothing is left" in ann.page and "Show what I skipped (2)" in ann.page
     ann.get("/?skipped=1")
     assert ann.texts()[0] == "first"
@@ -152,8 +175,11 @@ def test_an_answer_can_be_changed_until_the_next_but_one(enter, pairs, store):
     ann.answer("skip")
     assert ann.texts() == then and kept(store) == {("ann", prompt): texts[0]}
     ann.send("/back")
+    showing = ann.field("showing")
     ann.answer("2")
     assert ann.texts() == then and kept(store) == {("ann", prompt): texts[1]}
+    assert ann.answer("1", showing=showing).status_code == 409, "that form was sent before"
+    assert kept(store) == {("ann", prompt): texts[1]}
 
 
 @pytest.mark.parametrize("text", NASTY)

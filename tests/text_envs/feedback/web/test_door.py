@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from text_envs.feedback import audit
 from text_envs.feedback.attempts import LONGEST_PAUSE, Attempts, TooManyAttempts, network
-from text_envs.feedback.sessions import IDLE, LONGEST
+from text_envs.feedback.sessions import IDLE, LONGEST, MOST
 
 RIGHT, WRONG = "correct horse", "battery staple"
 
@@ -17,7 +18,7 @@ def is_in(browser):
     return response.status_code == 200
 
 
-def test_the_right_password_lets_in_and_logging_out_ends_it(browse):
+def test_the_right_password_lets_in_and_logging_out_ends_it(browse, database):
     browser = browse()
     assert browser.get("/").url.path == "/login"
     response = browser.client.post("/login", data={"name": " ann ", "password": RIGHT}, follow_redirects=False)
@@ -29,6 +30,8 @@ def test_the_right_password_lets_in_and_logging_out_ends_it(browse):
     browser.get("/")
     assert browser.send("/logout").url.path == "/login" and browser.token is None
     assert not is_in(replaying(browse, token))
+    with database.reading() as connection:
+        assert [entry.action for entry in audit.entries(connection)][-2:] == ["log in", "log out"]
 
 
 def test_under_tls_the_cookie_comes_over_tls_only(make_app, people, browse):
@@ -122,6 +125,14 @@ def test_a_login_gives_a_new_token_and_the_old_one_is_worth_nothing(enter, brows
     browser.log_in("ann")
     assert browser.token != first and is_in(browser)
     assert not is_in(replaying(browse, first))
+
+
+def test_an_account_is_in_at_so_many_browsers_and_no_more(enter, clock):
+    browsers = []
+    for _ in range(MOST + 2):
+        browsers.append(enter("ann"))
+        clock.time += 1
+    assert [is_in(browser) for browser in browsers] == [False] * 2 + [True] * MOST
 
 
 @pytest.mark.parametrize("token", ["", "x", "' OR 1=1 --", "A" * 43, "A" * 4000])

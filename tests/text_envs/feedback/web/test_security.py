@@ -1,6 +1,8 @@
 """What every request must be and every answer must say."""
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from text_envs.feedback.errors import DatabaseError
 from text_envs.feedback.store import Store
@@ -28,7 +30,9 @@ def test_every_answer_says_what_browsers_may_do_with_it(browse, enter, pairs, pa
         )
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/static/../app.py", "/static/%2e%2e/app.py"])
+@pytest.mark.parametrize(
+    "path", ["/docs", "/redoc", "/login/", "/openapi.json", "/static/../app.py", "/static/%2e%2e/app.py"]
+)
 def test_nothing_of_the_inside_is_served(enter, path):
     assert enter("chief").get(path).status_code == 404
 
@@ -96,6 +100,24 @@ def test_a_body_that_is_too_large_is_refused_and_does_nothing(enter, pairs, stor
         assert ann.client.post("/answer", content=b"", headers={"Content-Length": length}).status_code == 413
     assert store.progress().comparisons == 0
     assert ann.client.post("/answer", data={**fields, "more": "x" * 10_000}).status_code == 200
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["/login", "/answer", "/back", "/admin/revoke", "/logout"]),
+    fields=st.dictionaries(
+        st.sampled_from(["name", "password", "showing", "choice", "skipped"]), st.text(max_size=40)
+    ),
+    junk=st.binary(max_size=60),
+)
+def test_whatever_is_sent_the_answer_is_clear_and_nothing_is_kept(enter, pairs, store, path, fields, junk):
+    ann = enter("ann")
+    fields = {name: text.encode("utf-8", "replace").decode() for name, text in fields.items()}
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for sent in ({"data": {"csrf": ann.field("csrf"), **fields}}, {"content": junk, "headers": form}):
+        response = ann.client.post(path, follow_redirects=False, **sent)
+        assert response.status_code in (303, 400, 401, 403, 404, 409, 429)
+    assert store.progress().comparisons == 0
 
 
 def test_a_file_in_a_form_is_no_field(enter, pairs, store):
