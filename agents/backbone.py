@@ -6,9 +6,10 @@ LoRA and precision live here, loading in `models.py`, value heads and sampling i
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ class FreshCache(Cache):
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Return the context's own length, from its first token."""
         return query_length, 0
+
+
+def cache_input(model: nn.Module, past: Cache) -> dict[str, Cache]:
+    """Return a cache by the name a model takes it by: `cache` from transformers 5.24 on, before `past_key_values`."""
+    return {_cache_name(type(model)): past}
+
+
+@cache
+def _cache_name(kind: type[nn.Module]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 class Backbone(nn.Module):
@@ -132,21 +143,23 @@ class Backbone(nn.Module):
         """Whether the model carries adapters that can be switched off."""
         return hasattr(self.model, "peft_config")
 
-    def hidden(self, ids: Tensor, **cache_inputs: Any) -> Tensor:
+    def hidden(self, ids: Tensor, past: Cache | None = None, **past_inputs: Any) -> Tensor:
         """Return final hidden states.
 
         Args:
             ids: (B, T) int64, right-padded with any valid id: under causal attention padding to the right is
                 never seen, so no mask is needed.
-            cache_inputs: `past_key_values`, `attention_mask`, `position_ids` of a cached call.
+            past: keys and values of what came before.
+            past_inputs: `attention_mask`, `position_ids` of a call with them.
 
         Returns:
             (B, T, D).
         """
         with self.autocast():
-            if cache_inputs:
-                return self.model.base_model(input_ids=ids, use_cache=True, **cache_inputs).last_hidden_state
-            inputs = {} if self._context is None else {"past_key_values": self._context}
+            if past is not None:
+                inputs = {**past_inputs, **cache_input(self.model.base_model, past)}
+                return self.model.base_model(input_ids=ids, use_cache=True, **inputs).last_hidden_state
+            inputs = {} if self._context is None else cache_input(self.model.base_model, self._context)
             return self._whole()(input_ids=ids, use_cache=False, **inputs).last_hidden_state
 
     def _whole(self) -> Callable:

@@ -141,7 +141,7 @@ class CacheDecoder:
         )
         return self.backbone.hidden(
             torch.as_tensor(feed, device=device),
-            past_key_values=self.cache,
+            past=self.cache,
             attention_mask=self._mask(position, width),
             position_ids=torch.as_tensor(np.where(real, position, 0), device=device),
         )

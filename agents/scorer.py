@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from .backbone import FreshCache, add_lora, is_close, merge_adapters
+from .backbone import FreshCache, add_lora, cache_input, is_close, merge_adapters
 from .checkpoint import CheckpointError
 from .export import fast_tokenizer
 from .models import ModelSource, load_model
@@ -124,7 +124,7 @@ class Scorer(nn.Module):
         padding = self.network.config.pad_token_id
         device = self.network.device
         ids = torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows]).to(device, non_blocking=True)
-        inputs: dict[str, Any] = {"past_key_values": FreshCache(), "use_cache": False}
+        inputs: dict[str, Any] = {**cache_input(self.network, FreshCache()), "use_cache": False}
         if not self._is_causal:
             mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
             inputs = {"attention_mask": mask.to(device, non_blocking=True)}
@@ -296,7 +296,7 @@ def _no_warning(*_: Any) -> None:
 def _is_causal(network: PreTrainedModel) -> bool:
     """Return whether hidden states do not depend on what comes later, and the model reads whole contexts."""
     ids = torch.arange(8, device=network.device)[None] % _tokens(network)
-    inputs: dict[str, Any] = {"past_key_values": FreshCache(), "use_cache": False}
+    inputs: dict[str, Any] = {**cache_input(network.base_model, FreshCache()), "use_cache": False}
     try:
         whole, half = (network.base_model(input_ids=i, **inputs).last_hidden_state for i in (ids, ids[:, :4]))
     except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError):

@@ -1,8 +1,10 @@
 """Which models are taken, and that checkpointing, compiling and LoRA change what they should and nothing else."""
 
 import copy
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
@@ -24,7 +26,7 @@ from transformers import (
 
 from agents.backbone import Backbone
 from agents.checkpoint import CheckpointError, weights_hash
-from agents.kv_cache import check_cache
+from agents.kv_cache import CacheDecoder, check_cache
 from agents.models import ModelSpec
 
 V, L = 11, 16
@@ -224,3 +226,15 @@ def test_a_whole_state_dict_replaces_a_named_base(folder: Path) -> None:
     assert named.state_dict().keys() == whole.state_dict().keys()  # and is not taken for the folder's any more
     ids = torch.arange(10)[None]
     assert torch.equal(named.hidden(ids), whole.hidden(ids))
+
+
+@pytest.mark.parametrize("model", [GPT2, LLAMA, OPT])
+def test_no_argument_goes_by_a_name_that_transformers_gives_up(model: PreTrainedConfig) -> None:
+    backbone = build(model)
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        whole = backbone.hidden(ids)
+        start, length = np.zeros(2, np.int64), np.full(2, 3)
+        last = CacheDecoder(backbone, 2).advance(ids.numpy(), start, length)
+    torch.testing.assert_close(last, whole[:, -1])
