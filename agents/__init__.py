@@ -1,5 +1,12 @@
 """Transformer agents for token environments, in the shape of Stable-Baselines3."""
 
+from importlib.util import find_spec
+
+if _lacking := [name for name in ("torch", "stable_baselines3", "transformers") if find_spec(name) is None]:
+    raise ModuleNotFoundError(
+        f"the agents need {', '.join(_lacking)}: pip install 'text-envs[agents]'", name=_lacking[0]
+    )
+
 from .best_of_n import BestOfN
 from .callbacks import Checkpoint, StopAtKL, StopAtScore, TextMetrics
 from .candidates import CandidatePolicy, CandidateQPolicy

@@ -1,4 +1,4 @@
-"""The command line: `python -m agents reward-model` trains a reward model on a file of comparisons."""
+"""The command line: `text-envs reward-model` trains a reward model on a file of comparisons."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"agents: error: {error}", file=sys.stderr)
+        print(f"text-envs: error: {error}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m agents")
+    parser = argparse.ArgumentParser(prog="text-envs")
     commands = parser.add_subparsers(required=True, metavar="reward-model")
     reward = commands.add_parser(
         "reward-model",

@@ -54,13 +54,13 @@ class FreshCache(Cache):
 
 
 def cache_input(model: nn.Module, past: Cache) -> dict[str, Cache]:
-    """Return a cache by the name a model takes it by: `cache` from transformers 5.24 on, before `past_key_values`."""
-    return {_cache_name(type(model)): past}
+    """Return a cache by the name a model takes it by: from transformers 5.24 on it is `cache`."""
+    return {_cache_name(type(model).forward): past}
 
 
 @cache
-def _cache_name(kind: type[nn.Module]) -> str:
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+def _cache_name(forward: Callable) -> str:
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 class Backbone(nn.Module):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -69,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "train":
         return _told_plainly(lambda: _train(arguments[1:]))
     if command == "reward-model":
-        from agents.__main__ import main as learned
-
-        return learned(arguments)
+        return _told_plainly(lambda: _reward_model(arguments))
     print(f"text-envs: no command is called {command!r}\n\n{_USAGE}", file=sys.stderr)
     return 2
 
@@ -86,7 +85,7 @@ def bench(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run suites and report them.")
+    parser = argparse.ArgumentParser(prog="text-envs bench", description="Run suites and report them.")
     commands = parser.add_subparsers(required=True, metavar="list | run | report | compare | speed")
 
     listing = commands.add_parser("list", help="the suites, or the experiments of one")
@@ -154,11 +153,15 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] in ("text_envs", "agents", "benchmarks"):
             raise
-        print(f"text-envs: error: {error}; this command needs: pip install 'text-envs[all]'", file=sys.stderr)
+        remedy = "" if "pip install" in str(error) else "; this command needs: pip install 'text-envs[all]'"
+        print(f"text-envs: error: {error}{remedy}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"text-envs: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader has seen enough, as in `bench list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the exit
+        return 1
     except OSError as error:  # a path that is absent, forbidden or of the wrong kind; a full disk
         told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"text-envs: error: {told}", file=sys.stderr)
@@ -195,6 +198,12 @@ def _train(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _reward_model(arguments: Sequence[str]) -> int:
+    from agents.__main__ import main
+
+    return main(arguments)
+
+
 def _speed(arguments: Sequence[str]) -> int:
     from .speed import main
 
@@ -205,9 +214,11 @@ def _list(options: argparse.Namespace) -> int:
     from . import suites
 
     if options.suite is None:
+        width = max(map(len, suites.NAMES))
         for name in suites.NAMES:
             suite = suites.get(name)
-            print(f"{name:<10} {len(suite.experiments):>3} experiments x {suite.seeds} seeds  {suite.description}")
+            size = f"{len(suite.experiments):>3} experiments x {suite.seeds} seeds"
+            print(f"{name:<{width}} {size}  {suite.description}")
         return 0
     for experiment in suites.get(options.suite).experiments:
         print(

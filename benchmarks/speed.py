@@ -1,4 +1,4 @@
-"""Side-by-side timings: `python -m benchmarks speed`.
+"""Side-by-side timings: `text-envs bench speed`.
 
 Seconds differ from machine to machine, ratios less so: both sides run in turn, in one process. Each section is a
 module of its own; a section that is measured again replaces what the file had of it.
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from .machine import hardware
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks speed", description=__doc__)
+    parser = argparse.ArgumentParser(prog="text-envs bench speed", description=__doc__)
     parser.add_argument("--only", choices=SECTIONS, help="one section (default: all)")
     parser.add_argument("--repeats", type=int, default=3, help="pairs of measurements (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the agents")

@@ -180,4 +180,5 @@ def get(name: str) -> Suite:
     """
     if name not in _SUITES:
         raise UserError(f"no suite is called {name!r}; choose one of {', '.join(NAMES)}")
-    return resolve(_SUITES[name])()
+    module, _, function = _SUITES[name].partition(":")
+    return getattr(import_module(module), function)()

@@ -24,7 +24,7 @@ from .rewards import RewardError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit status."""
-    parser = argparse.ArgumentParser(prog="python -m text_envs", description="Text generation environments.")
+    parser = argparse.ArgumentParser(prog="text-envs", description="Text generation environments.")
     commands = parser.add_subparsers(required=True, metavar="list | info | play | page | judge | feedback")
     commands.add_parser("list", help="a table of all environments").set_defaults(command=_list)
     info = commands.add_parser("info", help="all there is to know about one, and an example episode")
@@ -58,13 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return 130
     except (gym.error.Error, RewardError, DatabaseError, TypeError, ValueError, ImportError, OSError) as error:
-        print(f"text_envs: {error}", file=sys.stderr)
+        print(f"text-envs: error: {error}", file=sys.stderr)
         return 2
 
 
 def _list(options: argparse.Namespace) -> int:
     """Print a line for each environment as soon as its values are known."""
-    print(f"{'id':<30}{'family':<13}{'turns':>6}{'V':>8}{'T':>7}{'optimal':>18}{'random':>18}", flush=True)
+    print(
+        f"{'id':<30}{'family':<13}{'turns':>6}{'actions':>8}{'tokens':>7}{'optimal':>18}{'random':>18}", flush=True
+    )
     for id, entry in zip(task_ids(), entries(), strict=True):
         if isinstance(entry, ImportError):
             print(f"{id:<30}{entry}", flush=True)

@@ -117,7 +117,13 @@ def make(id: str, **keywords: Any) -> UtteranceEnv:
     Raises:
         gymnasium.error.Error: if there is no such id, or it is none of ours.
     """
-    if gym.spec(id).entry_point != f"{make_env.__module__}:{make_env.__name__}":
+    try:
+        spec = gym.spec(id)
+    except gym.error.UnregisteredEnv as error:
+        near = [known for known in task_ids() if id.lower() in known.lower()]
+        hint = f"did you mean {' or '.join(near)}?" if near else "`text-envs list` shows those there are"
+        raise gym.error.NameNotFound(f"{error} {hint}") from error
+    if spec.entry_point != f"{make_env.__module__}:{make_env.__name__}":
         raise gym.error.Error(f"{id} is no environment of text_envs; ours: {', '.join(task_ids())}")
     env = gym.make(id, level="utterance", **keywords).unwrapped
     assert isinstance(env, UtteranceEnv)

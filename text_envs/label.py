@@ -1,4 +1,4 @@
-"""`python -m text_envs judge`: an AI judge makes comparisons of the pairs in a file, for a reward model."""
+"""`text-envs judge`: an AI judge makes comparisons of the pairs in a file, for a reward model."""
 
 from __future__ import annotations
 

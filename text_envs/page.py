@@ -1,4 +1,4 @@
-"""One Markdown page about all environments, made from their tasks: `python -m text_envs page FILE`."""
+"""One Markdown page about all environments, made from their tasks: `text-envs page FILE`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .vector_env import TokenVectorEnv
 HEAD = """\
 # Environments
 
-Made by `python -m text_envs page docs/environments.md`; do not edit by hand.
+Made by `text-envs page docs/environments.md`; do not edit by hand.
 
 Every environment can be had token by token, `gym.make(id)`, utterance by utterance,
 `gym.make(id, level="utterance")`, and as a batch, `gym.make_vec(id, num_envs=B)`. V is the vocabulary size, T the

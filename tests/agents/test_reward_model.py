@@ -313,5 +313,5 @@ def test_the_command_says_in_a_line_what_is_wrong(
     (tmp_path / "some.jsonl").write_text("\n".join(lines))
     assert main(["reward-model", str(tmp_path / "some.jsonl"), "--out", str(tmp_path / "model"), *options]) == 2
     error = capsys.readouterr().err
-    assert told in error and error.startswith("agents: error: ") and "Traceback" not in error
+    assert told in error and error.startswith("text-envs: error: ") and "Traceback" not in error
     assert not (tmp_path / "model").exists()

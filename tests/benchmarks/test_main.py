@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +17,24 @@ def test_bare_command_shows_what_there_is(capsys):
 def test_an_unknown_command_is_named(capsys):
     assert command.main(["trian"]) == 2
     assert "'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["reward-model x.jsonl --out x", "bench list", "train X"])
+def test_a_package_that_is_missing_is_named_with_the_remedy(words):
+    script = "import sys; sys.modules['torch'] = None; from benchmarks.__main__ import main; sys.exit(main())"
+    run = [sys.executable, "-c", script, *words.split()]
+    found = subprocess.run(run, capture_output=True, text=True)
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert "torch" in found.stderr and found.stderr.count("pip install 'text-envs[") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    script = "from benchmarks.__main__ import main; main(['bench', 'list', 'core'])"
+    listing = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    listing.wait()
+    listing.stderr.close()
 
 
 def test_list_shows_the_experiments_of_a_suite(capsys):

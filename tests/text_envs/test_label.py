@@ -58,4 +58,8 @@ def test_a_judge_that_fails_is_told_in_a_line(serve, tmp_path, capsys):
     server = serve(lambda asked: (404, {}, b'{"error": "no such model"}'))
     assert main(["judge", pairs, "--model", "m", "--base-url", server.url]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("text_envs: 'm' was asked") and "no such model" in error and "Traceback" not in error
+    assert (
+        error.startswith("text-envs: error: 'm' was asked")
+        and "no such model" in error
+        and "Traceback" not in error
+    )

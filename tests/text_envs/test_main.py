@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_list_is_a_table_of_every_id(capsys):
     assert main(["list"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["id", "family", "turns", "V", "T", "optimal", "random"]
+    assert head.split() == ["id", "family", "turns", "actions", "tokens", "optimal", "random"]
     assert [line.split()[0] for line in lines] == text_envs.task_ids()
     copy = next(line for line in lines if "Copy" in line)
     assert copy.split() == ["text_envs/Copy-v0", "diagnostic", "1", "16", "8", "1", "0.0625"]
@@ -49,7 +49,7 @@ def test_the_page_of_all_environments_is_current(tmp_path):
     assert main(["page", str(tmp_path / "new" / "page.md")]) == 0
     made = (tmp_path / "new" / "page.md").read_text(encoding="utf-8")
     assert made == (ROOT / "docs" / "environments.md").read_text(encoding="utf-8"), (
-        "run: python -m text_envs page docs/environments.md"
+        "run: text-envs page docs/environments.md"
     )
     assert all(f"\n## {id}\n" in made for id in text_envs.task_ids())
 
@@ -93,7 +93,8 @@ def test_truth_is_read_in_any_case(value):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no/Such-v0"], "no"),
+        (["no/Such-v0"], "`text-envs list` shows those there are"),
+        (["copy"], "did you mean text_envs/Copy-v0?"),
         (["CartPole-v1"], "CartPole"),
         (["text_envs/Copy-v0", "-s", "lenght=3"], "Copy has no keyword 'lenght'"),
         (["text_envs/Copy-v0", "-s", "length"], "'length' is not of the form KEY=VALUE"),
@@ -103,7 +104,7 @@ def test_truth_is_read_in_any_case(value):
 def test_mistakes_are_told_without_a_traceback(capsys, arguments, message):
     assert main(["play", *arguments]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("text_envs: ") and message in err and "Traceback" not in err
+    assert err.startswith("text-envs: error: ") and message in err and "Traceback" not in err
 
 
 def test_environments_of_others_are_named_as_such(capsys):
@@ -111,5 +112,6 @@ def test_environments_of_others_are_named_as_such(capsys):
     assert "CartPole-v1 is no environment of text_envs; ours: text_envs/Bandit-v0" in capsys.readouterr().err
     assert main(["info", "text_envs/Wordle-v0", "--set", "words=no.txt", "length=4"]) == 2
     assert capsys.readouterr().err == (
-        "text_envs: words='no.txt' is no file; pass a text file with a word a line, or the words themselves\n"
+        "text-envs: error: words='no.txt' is no file; pass a text file with a word a line, or the words "
+        "themselves\n"
     )

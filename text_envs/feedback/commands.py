@@ -1,4 +1,4 @@
-"""`python -m text_envs feedback ...`: a database of people's preferences from a terminal."""
+"""`text-envs feedback ...`: a database of people's preferences from a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m text_envs feedback serve` and `... account`: the page for people, and who may enter."""
+"""`text-envs feedback serve` and `... account`: the page for people, and who may enter."""
 
 from __future__ import annotations
 
