@@ -293,8 +293,11 @@ def test_the_command_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(RewardModel(tmp_path / "model", device="cpu")(["ab"], ["a"])) == 1
     assert main(command) == 0 and capsys.readouterr().out == told
     again = [*command[:3], str(tmp_path / "tuned"), *command[4:], "--model", str(tmp_path / "model")]
-    assert main([*again, "--frozen", "--heldout", str(file)]) == 0
-    assert "held out: 80 comparisons" in capsys.readouterr().out
+    assert main([*again, "--frozen", "--heldout", str(file)]) == 2
+    assert "80 of 80 held-out comparisons are trained on too" in capsys.readouterr().err
+    others = file_of(tmp_path / "others.jsonl", records(100)[80:])
+    assert main([*again, "--frozen", "--heldout", str(others)]) == 0
+    assert "held out: 20 comparisons" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
