@@ -106,7 +106,12 @@ def test_ties_are_learned(tmp_path: Path) -> None:
     fitted = train_reward_model(made, tmp_path, model=TINY, tokenizer=Letters(), **arguments)
     assert fitted.heldout.accuracy > 0.9 and fitted.ties > 0 and fitted.tie_threshold > 0.3
     with pytest.raises(ValueError, match="all 2 held-out comparisons are ties"):
-        train_reward_model(made, tmp_path / "other", heldout=[r for r in made if r["tie"]][:2], **QUICK)
+        train_reward_model(
+            [r for r in made if not r["tie"]],
+            tmp_path / "other",
+            heldout=[r for r in made if r["tie"]][:2],
+            **QUICK,
+        )
 
 
 @pytest.mark.parametrize("config", [
