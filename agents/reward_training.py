@@ -208,9 +208,14 @@ def _sides(
     """Return what is trained on and what is held out.
 
     Raises:
-        ValueError: if the latter are all ties.
+        ValueError: if the latter are all ties, or some are among the former.
     """
     train, held = split(comparisons, fraction) if heldout is None else (comparisons, read_comparisons(heldout))
+    seen = {(c.prompt, frozenset((c.chosen, c.rejected))) for c in train}
+    if both := [c for c in held if (c.prompt, frozenset((c.chosen, c.rejected))) in seen]:
+        raise ValueError(
+            f"{len(both)} of {len(held)} held-out comparisons are trained on too: {both[0]!r:.200}; hold out others"
+        )
     if all(comparison.tie for comparison in held):
         raise ValueError(
             f"all {len(held)} held-out comparisons are ties, so no accuracy can be measured; give others"

@@ -115,7 +115,8 @@ class Scorer(nn.Module):
         network = copy.deepcopy(self.network)
         if hasattr(network, "peft_config"):
             network = merge_adapters(network)
-        network.save_pretrained(str(folder))
+        with _quiet():
+            network.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
 
     def _scored(self, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -306,10 +307,13 @@ def _is_causal(network: PreTrainedModel) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from telling of the new head, which is no news here."""
-    before = logging.get_verbosity()
+    """Keep transformers from telling of the new head, which is no news here, and from bars of its own."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -106,7 +106,12 @@ def test_ties_are_learned(tmp_path: Path) -> None:
     fitted = train_reward_model(made, tmp_path, model=TINY, tokenizer=Letters(), **arguments)
     assert fitted.heldout.accuracy > 0.9 and fitted.ties > 0 and fitted.tie_threshold > 0.3
     with pytest.raises(ValueError, match="all 2 held-out comparisons are ties"):
-        train_reward_model(made, tmp_path / "other", heldout=[r for r in made if r["tie"]][:2], **QUICK)
+        train_reward_model(
+            [r for r in made if not r["tie"]],
+            tmp_path / "other",
+            heldout=[r for r in made if r["tie"]][:2],
+            **QUICK,
+        )
 
 
 @pytest.mark.parametrize("config", [
@@ -293,8 +298,11 @@ def test_the_command_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(RewardModel(tmp_path / "model", device="cpu")(["ab"], ["a"])) == 1
     assert main(command) == 0 and capsys.readouterr().out == told
     again = [*command[:3], str(tmp_path / "tuned"), *command[4:], "--model", str(tmp_path / "model")]
-    assert main([*again, "--frozen", "--heldout", str(file)]) == 0
-    assert "held out: 80 comparisons" in capsys.readouterr().out
+    assert main([*again, "--frozen", "--heldout", str(file)]) == 2
+    assert "80 of 80 held-out comparisons are trained on too" in capsys.readouterr().err
+    others = file_of(tmp_path / "others.jsonl", records(100)[80:])
+    assert main([*again, "--frozen", "--heldout", str(others)]) == 0
+    assert "held out: 20 comparisons" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
