@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ..rewards.packages import missing
+from .errors import DatabaseError
 from .store import Store
 
 if TYPE_CHECKING:
@@ -141,6 +142,14 @@ def _ending_by_signal() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _how_far(store: Store) -> str:
+    try:
+        progress = store.progress()
+    except DatabaseError as error:  # which may pass; who looks at the terminal is told meanwhile
+        return str(error)
+    return f"{progress.answered:,} of {progress.pairs:,} pairs compared, {progress.comparisons:,} answers"
+
+
 @contextmanager
 def _told(store: Store, out: TextIO) -> Iterator[None]:
     """Tell how far the work is, whenever that has changed: in place on a terminal, else a line a minute."""
@@ -150,8 +159,7 @@ def _told(store: Store, out: TextIO) -> Iterator[None]:
         last = ""
         terminal = out.isatty()
         while not ended.wait(_TOLD_EVERY[terminal]):
-            progress = store.progress()
-            text = f"{progress.answered:,} of {progress.pairs:,} pairs compared, {progress.comparisons:,} answers"
+            text = _how_far(store)
             if text != last:
                 print(f"\r{text}" if terminal else text, end="" if terminal else "\n", file=out, flush=True)
             last = text
