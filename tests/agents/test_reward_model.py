@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, GPT2Config, LlamaConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    RobertaConfig,
+)
 
 from agents import TransformerPolicy
 from agents.__main__ import main
@@ -154,6 +161,18 @@ def test_every_kind_of_model_is_trained_and_loaded(tmp_path: Path, config: Any, 
     heads = {name for name in changed if name.startswith(("score", "classifier"))}
     assert heads and (changed == heads) == (options == {"frozen": True})
     assert before.network.state_dict().keys() == after.network.state_dict().keys()
+
+
+def test_what_is_loaded_scores_like_what_was_trained(tmp_path: Path) -> None:
+    config = RobertaConfig(
+        vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=20, pad_token_id=7,
+    )  # fmt: skip
+    scorer = new_scorer(config, Letters())  # whose token for padding is another
+    assert scorer.tokenizer.pad_token_id == 4
+    scorer.save(tmp_path)
+    texts = ["abcd", "a", "bb"]
+    assert load_scorer(tmp_path).score(texts) == pytest.approx(scorer.score(texts), abs=1e-6)
 
 
 def test_a_head_on_a_policys_backbone(tmp_path: Path) -> None:
