@@ -176,7 +176,7 @@ def new_scorer(source: ScorerSource, tokenizer: Any = None, *, seed: int = 0) ->
                 f"the tokenizer has {len(tokenizer)} tokens but {type(network).__name__} only {tokens}; use the "
                 "model's own tokenizer"
             )
-        network.config.pad_token_id = tokenizer.pad_token_id
+        _pad_with(network, tokenizer.pad_token_id)
     return Scorer(network.float(), tokenizer)
 
 
@@ -287,6 +287,14 @@ def _tokenizer(source: Any) -> Any:
 def _tokens(network: PreTrainedModel) -> int:
     embedding: Any = network.get_input_embeddings()
     return embedding.num_embeddings
+
+
+def _pad_with(network: PreTrainedModel, token: int) -> None:
+    """Let a network know the token for padding, as it will when it is loaded: RoBERTa counts positions by it."""
+    network.config.pad_token_id = token
+    for module in network.modules():
+        if getattr(module, "padding_idx", None) is not None:
+            setattr(module, "padding_idx", token)  # noqa: B010 - to mypy it is a module
 
 
 def _no_warning(*_: Any) -> None:
