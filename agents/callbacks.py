@@ -7,16 +7,15 @@ Evaluation on an environment of its own is SB3's `EvalCallback`, and stopping at
 from __future__ import annotations
 
 import math
-import sys
 import time
 from abc import abstractmethod
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
+from .checkpoint import locked
 from .on_policy import check_sizes
 from .runs import checkpoint_path, checkpoints, save_run, steps_of
 from .samples import attribute, reward_terms, says_tokens
@@ -38,7 +37,7 @@ class Checkpoint(BaseCallback):
 
     Raises:
         ValueError: at the start of training, if the folder holds later checkpoints: they are another run's.
-        RuntimeError: at the start of training, if another process is training into the folder.
+        FolderInUseError: at the start of training, if another process is training into the folder.
         TypeError: at the start of training, if the environment cannot be pickled.
     """
 
@@ -57,7 +56,7 @@ class Checkpoint(BaseCallback):
 
     def _on_training_start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder)
+        self._lock = locked(self.folder)
         for left in self.folder.glob(".new-*.zip"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         found = checkpoints(self.folder)
@@ -94,29 +93,6 @@ class Checkpoint(BaseCallback):
             old.unlink(missing_ok=True)
         if self.verbose:
             print(f"saved {path}")
-
-
-def _locked(folder: Path) -> IO[str]:
-    """Return the open file by which this process holds a folder, until it is closed or the process ends.
-
-    Raises:
-        RuntimeError: if another process holds it: two runs would replace each other's checkpoints.
-    """
-    file = open(folder / ".lock", "w")  # noqa: SIM115 - it stays open while training goes on
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise RuntimeError(
-                f"another process is training into {folder}; give each run a folder of its own, or end that one "
-                "first"
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-    return file
 
 
 class TextMetrics(BaseCallback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -18,6 +19,33 @@ FORMAT_VERSION = 1  # of what our algorithms write; raised when an older reader 
 
 class CheckpointError(ValueError):
     """A file that cannot be loaded as a checkpoint; nothing was changed."""
+
+
+class FolderInUseError(RuntimeError):
+    """A folder into which another process is training."""
+
+
+def locked(folder: Path) -> IO[str]:
+    """Return the open file by which this process holds a folder, until it is closed or the process ends.
+
+    Raises:
+        FolderInUseError: if another process holds it: two runs would replace each other's checkpoints.
+    """
+    file = open(folder / ".lock", "w")  # noqa: SIM115 - it stays open while training goes on
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise FolderInUseError(
+                f"another process is training into {folder}; give each run a folder of its own, or end that one "
+                "first"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+    return file
 
 
 def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checkpoint import CheckpointError, write_whole
+from .checkpoint import CheckpointError, FolderInUseError, locked, write_whole
 
 Settings = Mapping[str, str | int | float | None]
 REPORT = "training.json"
@@ -127,7 +127,15 @@ class Run:
         return fitted
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the checkpoint, None where there is none."""
+        """Return the checkpoint, None where there is none; from here to its end, the run alone writes the folder.
+
+        Raises:
+            FolderInUseError: if another process is training into it, or just has.
+        """
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        self._lock = locked(self.unfinished)
+        if self._report.exists():
+            raise FolderInUseError(f"another process has just trained into {self.folder}; do the same again")
         if not self._state.exists():
             return None
         try:
@@ -152,6 +160,7 @@ class Run:
             temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
         write_whole(self._report, write)
+        self._lock.close()
         shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def _check(self, theirs: Settings) -> None:

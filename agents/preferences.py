@@ -35,7 +35,8 @@ class Agreement:
         comparisons: how many, ties left out.
         accuracy: share whose chosen completion scores higher; equal scores count half.
         low: lower end of its 95% interval: percentiles of a bootstrap over prompts, or, where all have the same,
-            over comparisons.
+            over comparisons. Where all are right, or all wrong, no draw differs, and it is that of Clopper &
+            Pearson 1934 for as many prompts.
         high: the upper end.
         calibration_error: mean difference of confidence and accuracy over the bins, weighted by their size: the
             expected calibration error of Guo et al. 2017, arXiv:1706.04599.
@@ -135,6 +136,9 @@ def _interval(right: NDArray[np.float64], prompts: Sequence[str], rng: np.random
     if group.max() == 0:
         group = np.arange(len(right))
     hits, sizes = np.bincount(group, right), np.bincount(group)
+    if right.min() == right.max() != 0.5:
+        beyond = 1 - 0.025 ** (1 / len(sizes))
+        return (1 - beyond, 1.0) if right.min() else (0.0, beyond)
     drawn = [rng.integers(len(sizes), size=len(sizes)) for _ in range(_RESAMPLES)]
     low, high = np.quantile([hits[d].sum() / sizes[d].sum() for d in drawn], [0.025, 0.975])
     return float(low), float(high)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.utils import get_device
 
-from .reward_training import FittedReward, train_reward_model
+from .reward_training import FittedReward, noted_separator, train_reward_model
 from .scorer import Scorer, load_scorer
 
 __all__ = ["FittedReward", "RewardEnsemble", "RewardModel", "train_reward_model"]
@@ -23,7 +23,8 @@ class RewardModel:
 
     Args:
         folder: of `train_reward_model`, of TRL's RewardTrainer, or any sequence classifier with one output.
-        separator: put between prompt and completion, as in training.
+        separator: put between prompt and completion, as in training; None: as `train_reward_model` has noted it
+            in the folder, else nothing.
         device: as in SB3.
 
     Raises:
@@ -31,9 +32,12 @@ class RewardModel:
         CheckpointError: if it holds something else, or is damaged.
     """
 
-    def __init__(self, folder: str | Path, *, separator: str = "", device: torch.device | str = "auto") -> None:
-        self.folder, self.separator, self.device = Path(folder).expanduser(), separator, device
+    def __init__(
+        self, folder: str | Path, *, separator: str | None = None, device: torch.device | str = "auto"
+    ) -> None:
+        self.folder, self.device = Path(folder).expanduser(), device
         self._scorer: Scorer | None = self._load()  # now, so that what is wrong with it is told early
+        self.separator = noted_separator(self.folder) if separator is None else separator
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """Return one score a completion, in log-odds; only differences between a prompt's mean anything.

@@ -13,9 +13,9 @@ import torch
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from .checkpoint import weights_hash
+from .checkpoint import CheckpointError, weights_hash
 from .corpus import digest_of, encode, train_tokenizer
-from .fitting import Fit, Run, Schedule, fit
+from .fitting import REPORT, Fit, Run, Schedule, fit
 from .losses import bradley_terry_loss
 from .preferences import Agreement, Comparison, Source, agreement, read_comparisons, split
 from .scorer import Scorer, ScorerSource, new_scorer, padded_tokenizer
@@ -85,7 +85,7 @@ def train_reward_model(
         tokenizer: see `scorer.new_scorer`; None: the one beside the model, or bytes for a model from scratch.
         heldout: comparisons never trained on; None splits them off by prompts.
         heldout_fraction: of the prompts, where they are split off.
-        separator: put between prompt and completion.
+        separator: put between prompt and completion; the folder remembers it for `RewardModel`.
         epochs: passes over the comparisons.
         batch_size: comparisons of an update.
         learning_rate: the largest; it rises over the warm-up and falls to 0 along a cosine. A pretrained model
@@ -137,7 +137,8 @@ def train_reward_model(
     done = run.finished(FittedReward)
     if done is not None:
         return done
-    pairs, held_pairs = _Pairs(scorer, train, separator), _Pairs(scorer, held, separator)
+    ties = any(comparison.tie for comparison in train)
+    pairs, held_pairs = (_Pairs(scorer, side, separator, ties) for side in (train, held))
     taken, history = fit(
         scorer,
         lambda step: pairs.loss(_batch(step, len(train), batch_size, seed), center_coef),
@@ -156,37 +157,59 @@ def train_reward_model(
         len(train),
         held_pairs.agreement(np.random.default_rng([seed, 1])),
         sum(c.tie for c in held),
-        scorer.tie_threshold.item() if pairs.has_ties else None,
+        scorer.tie_threshold.item() if ties else None,
     )
     run.finish(fitted)
     return fitted
 
 
-class _Pairs:
-    """Comparisons as token ids, and what a scorer makes of them."""
+def noted_separator(folder: Path) -> str:
+    """Return what stood between prompt and completion when the model in a folder was trained here, else "".
 
-    def __init__(self, scorer: Scorer, comparisons: Sequence[Comparison], separator: str) -> None:
+    Raises:
+        CheckpointError: if the report of its training is damaged.
+    """
+    report = folder / REPORT
+    if not report.exists():
+        return ""
+    try:
+        separator = json.loads(report.read_text(encoding="utf-8"))["settings"]["separator"]
+        if not isinstance(separator, str):
+            raise TypeError(f"separator={separator!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{report} does not say which separator was trained with ({type(error).__name__}: {error}); give "
+            "separator=, or train again"
+        ) from error
+    return separator
+
+
+class _Pairs:
+    """Comparisons as token ids, and what a scorer makes of them; `ties`: whether it knows or learns ties."""
+
+    def __init__(self, scorer: Scorer, comparisons: Sequence[Comparison], separator: str, ties: bool) -> None:
         self.scorer, self.comparisons = scorer, comparisons
         chosen, rejected = (
             scorer.encode([c.prompt + separator + text for c, text in zip(comparisons, texts, strict=True)])
             for texts in ([c.chosen for c in comparisons], [c.rejected for c in comparisons])
         )
         self.rows = list(zip(chosen, rejected, strict=True))
-        self.has_ties = any(c.tie for c in comparisons)
+        self.ties = ties
 
     def loss(self, which: Sequence[int], center_coef: float, most: int | None = None) -> Tensor:
         """Return the mean loss of some comparisons."""
         scores = self.scorer([self.rows[i][side] for side in (0, 1) for i in which], most)
         chosen, rejected = scores.chunk(2)
-        if not self.has_ties:
+        if not self.ties:
             return bradley_terry_loss(chosen, rejected, center_coef=center_coef)
         tie = torch.tensor([self.comparisons[i].tie for i in which]).to(scores.device, non_blocking=True)
         return bradley_terry_loss(chosen, rejected, tie, self.scorer.tie_threshold, center_coef)
 
     @torch.no_grad()
     def mean_loss(self) -> float:
-        """Return the mean loss of all comparisons, without the centring."""
-        return self.loss(range(len(self.rows)), 0.0, _HELD_TOKENS).item()
+        """Return the mean loss, without the centring; of a scorer that knows no ties, they are left out."""
+        which = [i for i, comparison in enumerate(self.comparisons) if self.ties or not comparison.tie]
+        return self.loss(which, 0.0, _HELD_TOKENS).item()
 
     @torch.no_grad()
     def agreement(self, rng: np.random.Generator) -> Agreement:
@@ -195,7 +218,7 @@ class _Pairs:
         scores = self.scorer([self.rows[i][side] for side in (0, 1) for i in which], _HELD_TOKENS).double()
         chosen, rejected = scores.chunk(2)
         difference, threshold = chosen - rejected, torch.zeros_like(chosen)
-        if self.has_ties:
+        if self.ties:
             threshold += self.scorer.tie_threshold
         log_sigmoid = torch.nn.functional.logsigmoid
         log_odds = log_sigmoid(difference - threshold) - log_sigmoid(-difference - threshold)  # given no tie
@@ -208,9 +231,14 @@ def _sides(
     """Return what is trained on and what is held out.
 
     Raises:
-        ValueError: if the latter are all ties.
+        ValueError: if the latter are all ties, or some are among the former.
     """
     train, held = split(comparisons, fraction) if heldout is None else (comparisons, read_comparisons(heldout))
+    seen = {(c.prompt, frozenset((c.chosen, c.rejected))) for c in train}
+    if both := [c for c in held if (c.prompt, frozenset((c.chosen, c.rejected))) in seen]:
+        raise ValueError(
+            f"{len(both)} of {len(held)} held-out comparisons are trained on too: {both[0]!r:.200}; hold out others"
+        )
     if all(comparison.tie for comparison in held):
         raise ValueError(
             f"all {len(held)} held-out comparisons are ties, so no accuracy can be measured; give others"

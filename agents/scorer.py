@@ -115,7 +115,8 @@ class Scorer(nn.Module):
         network = copy.deepcopy(self.network)
         if hasattr(network, "peft_config"):
             network = merge_adapters(network)
-        network.save_pretrained(str(folder))
+        with _quiet():
+            network.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
 
     def _scored(self, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -175,7 +176,7 @@ def new_scorer(source: ScorerSource, tokenizer: Any = None, *, seed: int = 0) ->
                 f"the tokenizer has {len(tokenizer)} tokens but {type(network).__name__} only {tokens}; use the "
                 "model's own tokenizer"
             )
-        network.config.pad_token_id = tokenizer.pad_token_id
+        _pad_with(network, tokenizer.pad_token_id)
     return Scorer(network.float(), tokenizer)
 
 
@@ -288,6 +289,14 @@ def _tokens(network: PreTrainedModel) -> int:
     return embedding.num_embeddings
 
 
+def _pad_with(network: PreTrainedModel, token: int) -> None:
+    """Let a network know the token for padding, as it will when it is loaded: RoBERTa counts positions by it."""
+    network.config.pad_token_id = token
+    for module in network.modules():
+        if getattr(module, "padding_idx", None) is not None:
+            setattr(module, "padding_idx", token)  # noqa: B010 - to mypy it is a module
+
+
 def _no_warning(*_: Any) -> None:
     """Do nothing."""
 
@@ -306,10 +315,13 @@ def _is_causal(network: PreTrainedModel) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from telling of the new head, which is no news here."""
-    before = logging.get_verbosity()
+    """Keep transformers from telling of the new head, which is no news here, and from bars of its own."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

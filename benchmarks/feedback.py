@@ -17,9 +17,9 @@ LEARNED: Mapping[str, Mapping[str, Any]] = {  # name in tables -> what its rewar
     "1,000 at 30%": {"comparisons": 1000, "noise": 0.3},
     "1,000 at 10%, ensemble of 3": {"comparisons": 1000, "noise": 0.1, "members": 3},
 }
-_ENV = {"vocab_size": 4, "length": 8}
-_STEPS = 100_000
-_KL = 0.02  # standard deviations of the reward, as the weak policy earns it, for each nat
+_ENV = {"vocab_size": 4, "length": 6}
+_STEPS = 50_000
+_KL = 0.05  # standard deviations of the reward, as the weak policy earns it, for each nat
 _MOVIES = {"comparisons": 8000, "epochs": 1, "learning_rate": 5e-5}
 
 

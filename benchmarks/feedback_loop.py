@@ -24,7 +24,7 @@ from text_envs import TokenVectorEnv
 from text_envs.feedback.annotators import Annotator, scale_of_noise, simulate
 from text_envs.rewards.base import RewardFunction, evaluate
 from text_envs.streams import RowRandom
-from text_envs.tasks.base import Samples, Score, Task, Utterances, pad
+from text_envs.tasks.base import Samples, Score, Task, Utterances
 
 from . import evaluation
 from .evaluation import make_env
@@ -32,26 +32,22 @@ from .frontier import play, with_error
 from .suites import Experiment
 from .trial import Report, derived_seed
 
-SCORES = (0.0, 0.35, 0.45, 0.55, 0.7, 0.85, 0.95)  # a checkpoint is made when training first reaches each of these
+SCORES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)  # normalised; a checkpoint is made when training first reaches each
 WEAK = 1  # the checkpoint that the loop begins with
 TEST = 2000  # comparisons that nothing is chosen by
-FIT: dict[str, Any] = {  # a twentieth of the comparisons to learn from choose when training stops
-    "epochs": 10,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "heldout_fraction": 0.05,
-}
+ASIDE = 0.1  # of the comparisons to learn from: they choose when training stops
+FIT: dict[str, Any] = {"epochs": 12, "batch_size": 32, "learning_rate": 1e-3, "patience": 8}
 POINTS = 20  # of a curve
 EPISODES = 1024  # of a point
-PROMPTS = 8192
+PROMPTS = 12_000
 ROWS = 64
 _LONGEST = 200_000  # steps of the run that is compared
 _RUN, _SAY, _COMPARE, _FIT, _PPO, _MEASURE, _TEST = range(7)  # streams of random numbers
-_LEARN: dict[str, Any] = {"n_steps": 16, "batch_size": 256}  # 128 episodes of 8 tokens a rollout
+_LEARN: dict[str, Any] = {"n_steps": 16, "batch_size": 256}  # small rollouts: checkpoints lie close to their scores
 
 
 class Judged(Task):
-    """A task of one turn that pays what a reward function says; its own score is in the infos, as `gold`.
+    """A task of one turn that pays what a reward function says; its own score is `gold`, in infos and columns.
 
     Args:
         task: whose prompts, tokens and score.
@@ -73,9 +69,11 @@ class Judged(Task):
 
     def score(self, said: Utterances) -> Score:
         """Return the reward of completions."""
+        worth = self.task.score(said).value
         texts = self.texts(said)
-        value, _ = evaluate(self.reward, [prompt for prompt, _ in texts], [text for _, text in texts], {})
-        return Score(value, {"gold": self.task.score(said).value})
+        prompts, completions = [prompt for prompt, _ in texts], [text for _, text in texts]
+        value, _ = evaluate(self.reward, prompts, completions, {"gold": worth.tolist()})
+        return Score(value, {"gold": worth})
 
     def texts(self, said: Utterances) -> list[tuple[str, str]]:
         """Return each row's prompt and completion."""
@@ -84,24 +82,9 @@ class Judged(Task):
         return [(decode(row[:start].tolist()), decode(row[start:end].tolist())) for row, start, end in rows]
 
 
-class Gold:
-    """A task's own score as a reward of texts.
-
-    Args:
-        task: of one turn, whose score needs no columns.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
-        """Return the scores."""
-        shown = [self.task.codec.encode(prompt) for prompt in prompts]
-        said = [self.task.whole(completion) for completion in completions]
-        tokens, length = pad([p + c for p, c in zip(shown, said, strict=True)], self.task.vocab_size)
-        start = np.array([len(p) for p in shown])
-        utterances = Utterances(tokens, start, length, np.zeros_like(start), {})
-        return self.task.score(utterances).value.tolist()
+def gold(prompts: list[str], completions: list[str], *, gold: list[float], **columns: Any) -> list[float]:
+    """Return what a judged task's own score is."""
+    return gold
 
 
 class Standardized:
@@ -111,16 +94,19 @@ class Standardized:
         reward: the reward.
         prompts: n of these completions.
         completions: n.
+        columns: n values each.
     """
 
-    def __init__(self, reward: Callable[..., list[float]], prompts: list[str], completions: list[str]) -> None:
+    def __init__(
+        self, reward: Callable[..., list[float]], prompts: list[str], completions: list[str], **columns: Any
+    ) -> None:
         self.reward = reward
-        values = np.array(reward(prompts, completions))
+        values = np.array(reward(prompts, completions, **columns))
         self.mean, self.deviation = float(values.mean()), float(values.std())
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """Return the shifted and scaled rewards."""
-        return [(value - self.mean) / self.deviation for value in self.reward(prompts, completions)]
+        return [(value - self.mean) / self.deviation for value in self.reward(prompts, completions, **columns)]
 
 
 class Source(NamedTuple):
@@ -150,7 +136,7 @@ def source(env_id: str, keywords: tuple[tuple[str, Any], ...], seed: int, count:
     env = make_env(env_id, ROWS, {**dict(keywords), "dense": True})
     agent = agents.PPO("TransformerPolicy", env, seed=derived_seed(seed, _RUN), **_LEARN)
     snapshots: list[PreTrainedModel] = []
-    agent.learn(_LONGEST, callback=_Snapshots(snapshots))
+    agent.learn(_LONGEST, callback=_Snapshots(env, snapshots))
     env.close()
     fresh = make_env(env_id, count, dict(keywords))
     heard = []
@@ -158,22 +144,22 @@ def source(env_id: str, keywords: tuple[tuple[str, Any], ...], seed: int, count:
         agent.policy.backbone.model.load_state_dict(model.state_dict())
         torch.manual_seed(derived_seed(seed, _SAY))
         heard.append(evaluation.evaluate(agent, fresh, count, derived_seed(seed, _SAY), deterministic=False))
-    gold = np.stack([said.returns for said in heard])
+    worth = np.stack([said.returns for said in heard])
     prompts = [episode.prompt for episode in heard[0].episodes]
     texts = [[episode.completion for episode in said.episodes] for said in heard]
-    return Source(fresh.task, snapshots[WEAK], prompts, texts, gold)
+    return Source(fresh.task, snapshots[WEAK], prompts, texts, worth)
 
 
 class _Snapshots(BaseCallback):
     """Copies the language model when the last 100 episodes first reach each of `SCORES`; then training ends."""
 
-    def __init__(self, into: list[PreTrainedModel]) -> None:
+    def __init__(self, env: TokenVectorEnv, into: list[PreTrainedModel]) -> None:
         super().__init__()
-        self.into = into
+        self.env, self.into = env, into
 
     def _on_rollout_start(self) -> None:
         recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        score = np.mean(recent) if recent else 0.0
+        score = self.env.normalize(float(np.mean(recent))) if recent else SCORES[0]
         if len(self.into) < len(SCORES) and score >= SCORES[len(self.into)]:
             self.into.append(self.model.policy.backbone.merged())  # type: ignore[operator,union-attr]
 
@@ -193,12 +179,14 @@ class Compared(NamedTuple):
 
     Attributes:
         train: to learn from, as `agents.preferences` reads them.
-        test: of other prompts.
+        aside: of other prompts, to choose when to stop.
+        test: of again others.
         best: the largest accuracy on the latter that any reward can be expected to reach.
         scale: of the annotator.
     """
 
     train: list[dict[str, Any]]
+    aside: list[dict[str, Any]]
     test: list[dict[str, Any]]
     best: float
     scale: float
@@ -215,25 +203,52 @@ def compare(found: Source, count: int, noise: float, seed: int, **annotator: flo
         annotator: further traits of the annotator.
 
     Raises:
-        ValueError: if too few prompts are not in the test.
+        ValueError: if there are too few prompts.
     """
     rng = np.random.default_rng([seed, _COMPARE])
-    tested = set(found.prompts[:TEST])
-    fresh = [i for i in range(TEST, len(found.prompts)) if found.prompts[i] not in tested]
-    if len(fresh) < count:
-        raise ValueError(f"{len(fresh)} prompts are not in the test, of {count} wanted; use longer prompts")
-    which = np.array([*range(TEST), *fresh[:count]])  # the test is the same, whatever the count
+    sides = _sides(found.prompts, (TEST, round(ASIDE * count), count - round(ASIDE * count)), rng)
+    which = np.concatenate(sides)
     checkpoints = rng.random((len(found.prompts), len(found.texts))).argsort(axis=1)[which, :2]
-    gold = np.stack([found.gold[checkpoints[:, side], which] for side in (0, 1)], axis=1)
-    person = Annotator(scale=scale_of_noise(gold[:TEST], noise), **annotator)
+    worth = np.stack([found.gold[checkpoints[:, side], which] for side in (0, 1)], axis=1)
+    person = Annotator(scale=scale_of_noise(worth[:TEST], noise), **annotator)
     pairs = [(found.texts[a][i], found.texts[b][i]) for i, (a, b) in zip(which, checkpoints, strict=True)]
     prompts = [found.prompts[i] for i in which]
-    test, train = (
-        simulate(prompts[part], pairs[part], Gold(found.task), person, rng)
-        for part in (slice(TEST), slice(TEST, None))
+    known = {
+        (prompt, text): value
+        for prompt, pair, values in zip(prompts, pairs, worth.tolist(), strict=True)
+        for text, value in zip(pair, values, strict=True)
+    }
+
+    def told(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        return [known[both] for both in zip(prompts, completions, strict=True)]
+
+    ends = np.cumsum([len(side) for side in sides])
+    test, aside, train = (
+        simulate(prompts[end - len(side) : end], pairs[end - len(side) : end], told, person, rng)
+        for side, end in zip(sides, ends, strict=True)
     )
     lengths = np.array([[len(a), len(b)] for a, b in pairs[:TEST]])
-    return Compared(train, test, person.best_accuracy(gold[:TEST], lengths), person.scale)
+    return Compared(train, aside, test, person.best_accuracy(worth[:TEST], lengths), person.scale)
+
+
+def _sides(prompts: list[str], sizes: tuple[int, int, int], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Return so many indices of prompts each, for test, for choosing and for training, that share no prompt.
+
+    The test is the same, whatever the sizes of the others.
+
+    Raises:
+        ValueError: if there are too few.
+    """
+    different = rng.permutation(sorted(set(prompts)))
+    quarter, eighth = len(different) // 4, max(1, len(different) // 8)
+    parts = np.split(different, [quarter, quarter + eighth])
+    found = [np.flatnonzero(np.isin(prompts, part))[:size] for part, size in zip(parts, sizes, strict=True)]
+    if [len(side) for side in found] != list(sizes):
+        raise ValueError(
+            f"{len(prompts)} prompts, {len(different)} of them different, are too few for {sizes} comparisons; "
+            "draw more"
+        )
+    return found
 
 
 def trial(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
@@ -242,7 +257,7 @@ def trial(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
     found = source(experiment.env_id, tuple(experiment.env_kwargs.items()), seed, PROMPTS)
     report(0.1)
     fields: dict[str, Any] = {}
-    reward: Any = Gold(found.task)
+    reward: Any = gold
     price = options.pop("kl_coef")
     with tempfile.TemporaryDirectory() as scratch:
         if options:
@@ -293,6 +308,7 @@ def learn_reward(
                 place,
                 model=found.model,
                 tokenizer=found.task.tokenizer,
+                heldout=compared.aside,
                 seed=derived_seed(seed, _FIT + 100 * member),
                 progress_bar=False,
                 **FIT,
@@ -307,7 +323,7 @@ def learn_reward(
             "best_accuracy": compared.best,
             "scale": compared.scale,
             "steps": [fit.steps for fit in fits],
-            "comparisons": len(compared.train),
+            "comparisons": len(compared.train) + len(compared.aside),
         },
     }
 
@@ -328,7 +344,9 @@ def follow(
     The proxy is standardised over what that checkpoint says, so that a nat costs the same under every reward.
     """
     weak = found.texts[WEAK]
-    judged = Judged(found.task, Standardized(reward, found.prompts[:EPISODES], weak[:EPISODES]))
+    first = slice(EPISODES)
+    scale = Standardized(reward, found.prompts[first], weak[first], gold=found.gold[WEAK, first].tolist())
+    judged = Judged(found.task, scale)
     env = TokenVectorEnv(judged, ROWS, autoreset_mode=AutoresetMode.SAME_STEP)
     fresh = TokenVectorEnv(judged, EPISODES, autoreset_mode=AutoresetMode.SAME_STEP)
     agent = agents.PPO(
@@ -345,8 +363,8 @@ def follow(
     curve.add()
     env.close()
     fresh.close()
-    gold = found.gold[WEAK]
-    return [{**p, "gold_standard": float((p["gold"] - gold.mean()) / gold.std())} for p in curve.points]
+    worth = found.gold[WEAK, first]
+    return [{**p, "gold_standard": float((p["gold"] - worth.mean()) / worth.std())} for p in curve.points]
 
 
 class _Curve(BaseCallback):
@@ -368,11 +386,11 @@ class _Curve(BaseCallback):
         """Measure now."""
         with torch.random.fork_rng():
             proxy, kl, infos = play(self.model, self.env, self.seed)
-        gold = infos["final_info"]["gold"]
+        worth = infos["final_info"]["gold"]
         self.points.append(
             {
                 "steps": self.num_timesteps,
-                **with_error("gold", gold),
+                **with_error("gold", worth),
                 **with_error("proxy", proxy),
                 **with_error("kl", kl),
             }

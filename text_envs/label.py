@@ -13,13 +13,14 @@ from typing import Any
 from .readers import TextFile
 from .rewards import PairwiseJudge, comparisons, position_bias
 
-FIELDS = ("prompt", "a", "b")
+FIELDS = ("prompt", "a", "b"), ("prompt", "completion_a", "completion_b")  # of ours, and of people's preferences
 
 
 def add_command(commands: Any) -> None:
     """Add the command to a parser's."""
     command = commands.add_parser("judge", help="compare the pairs of a file, as rows for a reward model")
-    command.add_argument("pairs", type=Path, help='a .jsonl file with {"prompt": ..., "a": ..., "b": ...} a line')
+    command.add_argument("pairs", type=Path, help='a .jsonl file with {"prompt": ..., "a": ..., "b": ...} a line, '
+                         'or "completion_a" and "completion_b", as `feedback import` reads them')  # fmt: skip
     command.add_argument("--model", required=True, help="its name on the server")
     command.add_argument("--base-url", help="of the server (default: $OPENAI_BASE_URL, else OpenAI's)")
     command.add_argument("--key", help="the environment variable that holds the server's key")
@@ -33,7 +34,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare the pairs and write the rows."""
-    prompts, a, b = read(options.pairs)
+    prompts, a, b, policies = read(options.pairs)
     rubric = {} if options.rubric is None else {"rubric": options.rubric.read_text(encoding="utf-8")}
     judge = PairwiseJudge(
         options.model,
@@ -44,7 +45,10 @@ def run(options: argparse.Namespace) -> int:
         **rubric,
     )
     preferences = judge.compare(prompts, a, b)
-    rows = comparisons(prompts, a, b, preferences, ties=options.ties)
+    rows = []
+    for prompt, one, other, preference, wrote in zip(prompts, a, b, preferences, policies, strict=True):
+        for row in comparisons([prompt], [one], [other], [preference], ties=options.ties):
+            rows.append({**row, **_policies(wrote, preference.choice == "b")})
     write(options.out, rows)
     ties = sum(preference.choice == "tie" for preference in preferences)
     bias, usage = position_bias(preferences), judge.usage
@@ -55,26 +59,34 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def read(path: Path) -> tuple[list[str], list[str], list[str]]:
-    """Return prompts, first and second completions.
+def read(path: Path) -> tuple[list[str], list[str], list[str], list[tuple[str | None, str | None]]]:
+    """Return prompts, first and second completions, and which policies wrote these, None where nobody says.
 
     Raises:
         ValueError: if the file is of another kind, holds no pair, or a line has not those three texts.
     """
     if path.suffix.lower() != ".jsonl":
         raise ValueError(f"pairs are in a .jsonl file, got {path}")
-    rows = []
+    rows, policies = [], []
     for record in TextFile(path, "prompt").scan():
-        row = [record.fields.get(name) for name in FIELDS]
-        if not all(isinstance(text, str) for text in row):
+        found = [[record.fields.get(name) for name in names] for names in FIELDS]
+        row = next((row for row in found if all(isinstance(text, str) for text in row)), None)
+        if row is None:
             raise ValueError(
                 f"{path}:{record.number} holds no texts prompt, a and b, but {str(record.fields):.200}"
             )
         rows.append(row)
+        policies.append((record.fields.get("policy_a"), record.fields.get("policy_b")))
     if not rows:
         raise ValueError(f"{path} holds no pairs")
     prompts, a, b = zip(*rows, strict=True)
-    return list(prompts), list(a), list(b)
+    return list(prompts), list(a), list(b), policies
+
+
+def _policies(wrote: tuple[str | None, str | None], swapped: bool) -> dict[str, str]:
+    """Return the fields that say who wrote the chosen and the rejected text: to a database, other pairs else."""
+    chosen, rejected = wrote[::-1] if swapped else wrote
+    return {k: v for k, v in (("chosen_policy", chosen), ("rejected_policy", rejected)) if v is not None}
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:

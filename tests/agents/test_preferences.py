@@ -103,6 +103,16 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say_and_draw_prompts() 
     assert 0.02 < one.high - one.low < 0.15
 
 
+def test_where_all_are_right_or_all_wrong_the_interval_is_no_point() -> None:
+    rng = np.random.default_rng(0)
+    prompts = ["p", "p", "q", "r"]  # three prompts
+    right, wrong = (agreement(np.full(4, sign), prompts, rng) for sign in (1.0, -1.0))
+    assert (right.low, right.high) == pytest.approx((0.29240, 1), abs=1e-5)  # tables: 3 of 3
+    assert (wrong.low, wrong.high) == pytest.approx((0, 0.70760), abs=1e-5)
+    even = agreement(np.zeros(4), prompts, rng)
+    assert even.low == even.high == 0.5
+
+
 def test_calibrated_scores_have_a_small_calibration_error() -> None:
     rng = np.random.default_rng(0)
     difference = rng.normal(size=20_000) * 2

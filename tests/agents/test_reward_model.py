@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, GPT2Config, LlamaConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    RobertaConfig,
+)
 
 from agents import TransformerPolicy
 from agents.__main__ import main
@@ -91,6 +98,17 @@ def test_separator_stands_between_prompt_and_completion(fitted: Any) -> None:
     assert apart(["ab"], ["ca"]) == plain(["abd"], ["ca"])
 
 
+def test_the_separator_of_the_training_is_remembered(tmp_path: Path) -> None:
+    train_reward_model(records(60), tmp_path, model=TINY, tokenizer=Letters(), separator="d", **SHORT)
+    noted, given, without = (
+        RewardModel(tmp_path, separator=s, device="cpu")(["ab"], ["c"]) for s in (None, "d", "")
+    )
+    assert noted == given != without
+    (tmp_path / "training.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="does not say which separator"):
+        RewardModel(tmp_path)
+
+
 def test_it_is_shared_not_copied_and_pickled_without_weights(fitted: Any) -> None:
     reward = RewardModel(fitted.folder, device="cpu")
     assert copy.deepcopy(reward) is reward
@@ -106,7 +124,29 @@ def test_ties_are_learned(tmp_path: Path) -> None:
     fitted = train_reward_model(made, tmp_path, model=TINY, tokenizer=Letters(), **arguments)
     assert fitted.heldout.accuracy > 0.9 and fitted.ties > 0 and fitted.tie_threshold > 0.3
     with pytest.raises(ValueError, match="all 2 held-out comparisons are ties"):
-        train_reward_model(made, tmp_path / "other", heldout=[r for r in made if r["tie"]][:2], **QUICK)
+        train_reward_model(
+            [r for r in made if not r["tie"]],
+            tmp_path / "other",
+            heldout=[r for r in made if r["tie"]][:2],
+            **QUICK,
+        )
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_held_out_ties_or_their_absence_change_no_likelihood(tmp_path: Path, ties: bool) -> None:
+    made = records(200, ties=True)
+    train = [r for r in made[:150] if ties or not r["tie"]]
+    held = [r for r in made[150:] if not (ties and r["tie"])]
+    fitted = train_reward_model(train, tmp_path, heldout=held, model=TINY, tokenizer=Letters(), **SHORT)
+    decided = [r for r in held if not r["tie"]]
+    score = RewardModel(tmp_path, device="cpu")
+    chosen, rejected = (
+        np.array(score([r["prompt"] for r in decided], [r[side] for r in decided]))
+        for side in ("chosen", "rejected")
+    )
+    margin = chosen - rejected - (fitted.tie_threshold or 0.0)
+    assert fitted.heldout_loss == pytest.approx(np.logaddexp(0, -margin).mean(), abs=1e-5)
+    assert (fitted.tie_threshold is not None) == ties and fitted.heldout.comparisons == len(decided)
 
 
 @pytest.mark.parametrize("config", [
@@ -126,6 +166,18 @@ def test_every_kind_of_model_is_trained_and_loaded(tmp_path: Path, config: Any, 
     heads = {name for name in changed if name.startswith(("score", "classifier"))}
     assert heads and (changed == heads) == (options == {"frozen": True})
     assert before.network.state_dict().keys() == after.network.state_dict().keys()
+
+
+def test_what_is_loaded_scores_like_what_was_trained(tmp_path: Path) -> None:
+    config = RobertaConfig(
+        vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=20, pad_token_id=7,
+    )  # fmt: skip
+    scorer = new_scorer(config, Letters())  # whose token for padding is another
+    assert scorer.tokenizer.pad_token_id == 4
+    scorer.save(tmp_path)
+    texts = ["abcd", "a", "bb"]
+    assert load_scorer(tmp_path).score(texts) == pytest.approx(scorer.score(texts), abs=1e-6)
 
 
 def test_a_head_on_a_policys_backbone(tmp_path: Path) -> None:
@@ -187,6 +239,23 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, monkeyp
         train_reward_model(records(), tmp_path / "parts", **{**arguments, "batch_size": 8})
     with pytest.raises(ValueError, match="other settings: .*comparisons="):
         train_reward_model(records()[1:], tmp_path / "parts", **arguments)
+
+
+HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_two_processes_do_not_train_into_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out" / "checkpoint").mkdir(parents=True)
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out" / "checkpoint" / ".lock")]
+    file = file_of(tmp_path / "some.jsonl", records(40))
+    ours = ["reward-model", str(file), "--out", str(tmp_path / "out"), "--epochs", "1", "--device", "cpu"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        assert main(ours) == 2
+        assert "another process is training into" in capsys.readouterr().err
+        other.kill()
+    assert main(ours) == 0 and not (tmp_path / "out" / "checkpoint").exists()
 
 
 @pytest.mark.slow
@@ -277,7 +346,7 @@ def test_an_ensemble_is_the_mean_less_the_spread() -> None:
 
 def test_losses_stay_on_the_device() -> None:
     scorer = new_scorer(TINY, Letters())
-    pairs = _Pairs(scorer, [Comparison("a", "ab", "b"), Comparison("b", "cab", "b", True)], "")
+    pairs = _Pairs(scorer, [Comparison("a", "ab", "b"), Comparison("b", "cab", "b", True)], "", True)
     scorer.to("meta")
     loss = pairs.loss([0, 1], 0.1)
     loss.backward()
@@ -293,8 +362,11 @@ def test_the_command_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(RewardModel(tmp_path / "model", device="cpu")(["ab"], ["a"])) == 1
     assert main(command) == 0 and capsys.readouterr().out == told
     again = [*command[:3], str(tmp_path / "tuned"), *command[4:], "--model", str(tmp_path / "model")]
-    assert main([*again, "--frozen", "--heldout", str(file)]) == 0
-    assert "held out: 80 comparisons" in capsys.readouterr().out
+    assert main([*again, "--frozen", "--heldout", str(file)]) == 2
+    assert "80 of 80 held-out comparisons are trained on too" in capsys.readouterr().err
+    others = file_of(tmp_path / "others.jsonl", records(100)[80:])
+    assert main([*again, "--frozen", "--heldout", str(others)]) == 0
+    assert "held out: 20 comparisons" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

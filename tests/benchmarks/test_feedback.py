@@ -18,6 +18,7 @@ from benchmarks.suites import Experiment
 from text_envs import TokenVectorEnv
 from text_envs.rewards import Classifier, WeightedSum
 from text_envs.tasks.copy import Copy
+from text_envs.tasks.ngram import NGram
 from text_envs.tasks.sort import Sort
 
 LOOP: dict[str, Any] = {
@@ -48,8 +49,17 @@ def test_a_judged_task_pays_the_reward_and_tells_the_gold(kind: Any) -> None:
     said = context[:, 4:]
     assert paid.tolist() == (said == 0).sum(axis=1).tolist()
     assert infos["final_info"]["gold"].tolist() == worth.tolist()
-    texts = [["".join("abc"[i] for i in row) for row in part] for part in (context[:, :4], said)]
-    assert feedback_loop.Gold(gold)(*texts) == worth.tolist()
+
+
+def test_the_gold_reward_is_the_tasks_own() -> None:
+    task = feedback_loop.Judged(NGram(vocab_size=3), feedback_loop.gold)
+    env = TokenVectorEnv(task, 20, autoreset_mode=AutoresetMode.SAME_STEP)
+    plain = TokenVectorEnv(task.task, 20, autoreset_mode=AutoresetMode.SAME_STEP)
+    for made in (env, plain):
+        made.reset(seed=1)
+    for action in range(8):
+        paid, worth = (made.step(np.full(20, action % 3))[1] for made in (env, plain))
+    assert paid.tolist() == worth.tolist() and len(set(paid)) > 1
 
 
 def test_a_standardized_reward_has_mean_0_and_deviation_1() -> None:
@@ -63,11 +73,10 @@ def test_a_standardized_reward_has_mean_0_and_deviation_1() -> None:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The loop's module with little to do."""
-    small = {"SCORES": (0.0, 0.55, 0.6, 0.7), "TEST": 8, "PROMPTS": 200, "POINTS": 2, "EPISODES": 64}
+    small = {"SCORES": (0.0, 0.1, 0.2, 0.4), "TEST": 8, "PROMPTS": 400, "POINTS": 2, "EPISODES": 64}
     for name, value in small.items():
         monkeypatch.setattr(feedback_loop, name, value)
-    for name, value in {"epochs": 1, "heldout_fraction": 0.3}.items():
-        monkeypatch.setitem(feedback_loop.FIT, name, value)
+    monkeypatch.setitem(feedback_loop.FIT, "epochs", 1)
     feedback_loop.source.cache_clear()
     yield
     feedback_loop.source.cache_clear()
@@ -76,24 +85,24 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_comparisons_are_of_different_checkpoints_and_as_noisy_as_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feedback_loop, "TEST", 2000)
     rng = np.random.default_rng(0)
-    prompts = ["".join(rng.choice(["a", "b"], 16)) for _ in range(6000)]
+    prompts = ["".join(rng.choice(["a", "b"], 16)) for _ in range(10_000)]
     wrong = [prompt.translate({97: "b", 98: "a"}) for prompt in prompts]
     texts = [wrong, [p[:8] + w[8:] for p, w in zip(prompts, wrong, strict=True)], prompts]
-    gold = np.repeat([[0.0], [0.5], [1.0]], 6000, axis=1)
+    gold = np.repeat([[0.0], [0.5], [1.0]], 10_000, axis=1)
     found = feedback_loop.Source(Copy(vocab_size=2, length=16), None, prompts, texts, gold)  # type: ignore[arg-type]
     made = feedback_loop.compare(found, 3000, 0.2, 0)
-    assert len(made.test) == 2000 and len(made.train) == 3000
-    assert not {c["prompt"] for c in made.test} & {c["prompt"] for c in made.train}
-    reward = feedback_loop.Gold(found.task)
+    assert [len(made.test), len(made.aside), len(made.train)] == [2000, 300, 2700]
+    test, aside, train = ({c["prompt"] for c in side} for side in (made.test, made.aside, made.train))
+    assert not test & aside and not (test | aside) & train
     chosen, rejected = (
-        np.array(reward([c["prompt"] for c in made.test], [c[side] for c in made.test]))
+        np.array([sum(map(str.__eq__, c["prompt"], c[side])) / 16 for c in made.test])
         for side in ("chosen", "rejected")
     )
     assert (chosen != rejected).all()
     assert (chosen < rejected).mean() == pytest.approx(0.2, abs=0.04) and made.best == pytest.approx(0.8, abs=0.01)
     assert feedback_loop.compare(found, 500, 0.2, 0).test == made.test
-    with pytest.raises(ValueError, match="of 5000 wanted; use longer prompts"):
-        feedback_loop.compare(found, 5000, 0.2, 0)
+    with pytest.raises(ValueError, match=r"are too few for \(2000, 900, 8100\) comparisons"):
+        feedback_loop.compare(found, 9000, 0.2, 0)
 
 
 @pytest.mark.slow

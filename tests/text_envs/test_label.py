@@ -37,6 +37,22 @@ def test_pairs_become_comparisons(serve, tmp_path, capsys):
     assert last == {"prompt": "r", "chosen": "x", "rejected": "y", "tie": True}
 
 
+def test_a_judge_compares_the_pairs_that_people_compare(serve, tmp_path, capsys):
+    texts = {"completion_a": "", "completion_b": "long 😀"}, {"completion_a": "\u0301", "completion_b": "א"}
+    pairs = lines(tmp_path / "pairs.jsonl", *({"prompt": "p", **both, "policy_b": "ppo"} for both in texts))
+    out, people = str(tmp_path / "judged.jsonl"), str(tmp_path / "people.db")
+    assert main(["judge", pairs, "--model", "m", "--base-url", serve(longer).url, "--out", out, "--ties"]) == 0
+    assert main(["feedback", "init", people]) == 0
+    assert main(["feedback", "import", people, pairs]) == 0
+    capsys.readouterr()
+    assert main(["feedback", "import", people, out, "--annotator", "judge m"]) == 0
+    assert "0 pairs, 2 comparisons" in capsys.readouterr().out, "the same pairs"
+    assert main(["feedback", "export", people, str(tmp_path / "again.jsonl"), "--ties"]) == 0
+    judged, again = ([json.loads(line) for line in open(path)] for path in (out, tmp_path / "again.jsonl"))
+    assert [row["chosen"] for row in again] == ["long 😀", "\u0301"] and again[1]["tie"]
+    assert judged[0] == {"prompt": "p", "chosen": "long 😀", "rejected": "", "chosen_policy": "ppo"}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -84,6 +84,7 @@ class Database:
                     connection.close()
                     raise
             self._writer = Writer(connection, self._clock)
+            self._inode = self._found()
             _open.add(self)
         if self._derived is not None:
             keys.make_verifier(self._file, self._derived)
@@ -102,12 +103,13 @@ class Database:
 
         Raises:
             ConflictError: if a constraint refused a row.
-            DatabaseError: if the file cannot be written, or this thread is in a transaction already: hand its
-                connection on instead.
+            DatabaseError: if the file cannot be written or was taken away, or this thread is in a transaction
+                already: hand its connection on instead.
         """
         self._check_usable()
         with self._told(), self._writer.transaction() as connection:
             yield connection
+        self._check_place()  # or it may have been kept in a file that is gone
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -286,6 +288,22 @@ class Database:
             raise DatabaseError(
                 f"{self.path} was opened in another process (this one is a fork); open it again in this one"
             )
+        self._check_place()
+
+    def _check_place(self) -> None:
+        if self._found() != self._inode:
+            raise DatabaseError(
+                f"{self.path} was moved, removed or replaced while it was open here; nothing is kept any more: "
+                "stop what has it open, put the file back, with its -wal if there is one, and open it again"
+            )
+
+    def _found(self) -> tuple[int, int] | None:
+        """Return which file has our name, None for none: SQLite would go on writing to one without a name."""
+        try:
+            found = os.stat(self._file)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def _sqlcipher() -> Any:

@@ -128,10 +128,10 @@ class Leases:
             lease = self._last(connection, session, "id = ?", id)
             if lease is None:
                 return "not yours"
-            if lease.closed is not None or self._is_answered(connection, session, lease):
+            if lease.closed in ("answered", "skipped") or self._is_answered(connection, session, lease):
                 self._close(connection, lease, lease.closed or "left")
                 return "answered before"
-            if not self._is_free(connection, session, lease):
+            if lease.closed is not None or not self._is_free(connection, session, lease):
                 self._close(connection, lease, "left")
                 return "too late"
             self._keep(connection, session, lease, said)

@@ -142,6 +142,14 @@ def _ending_by_signal() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _how_far(store: Store) -> str:
+    try:
+        progress = store.progress()
+    except DatabaseError as error:  # which may pass; who looks at the terminal is told meanwhile
+        return str(error)
+    return f"{progress.answered:,} of {progress.pairs:,} pairs compared, {progress.comparisons:,} answers"
+
+
 @contextmanager
 def _told(store: Store, out: TextIO) -> Iterator[None]:
     """Tell how far the work is, whenever that has changed: in place on a terminal, else a line a minute."""
@@ -151,14 +159,7 @@ def _told(store: Store, out: TextIO) -> Iterator[None]:
         last = ""
         terminal = out.isatty()
         while not ended.wait(_TOLD_EVERY[terminal]):
-            try:
-                progress = store.progress()
-            except DatabaseError as error:
-                text = str(error)
-            else:
-                text = (
-                    f"{progress.answered:,} of {progress.pairs:,} pairs compared, {progress.comparisons:,} answers"
-                )
+            text = _how_far(store)
             if text != last:
                 print(f"\r{text}" if terminal else text, end="" if terminal else "\n", file=out, flush=True)
             last = text

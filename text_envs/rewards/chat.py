@@ -28,7 +28,7 @@ from ..streams import as_seed
 from .base import Reward
 from .cache_file import CacheFile, Writer
 from .calling import RewardError, background, is_finite, together
-from .packages import missing
+from .connection import close, connect, openai
 from .verdicts import Message, Unreadable, ask_again
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Usage:
     def count(self, tokens: Any) -> None:
         """Add the `usage` of a server's response."""
         read, said = (getattr(tokens, name, None) for name in ("prompt_tokens", "completion_tokens"))
-        if isinstance(read, int) and isinstance(said, int) and min(read, said) >= 0:
+        if isinstance(read, int) and isinstance(said, int) and 0 <= min(read, said) <= max(read, said) < 2**53:
             self.prompt_tokens += read
             self.completion_tokens += said
         else:
@@ -178,7 +178,7 @@ class ChatModel(Reward):
 
     def __post_init__(self) -> None:
         _check(self)
-        _openai()
+        openai()
         if self.base_url is None and self.key is None:
             self.key = "OPENAI_API_KEY"
         secret(self.key)
@@ -257,7 +257,7 @@ class ChatModel(Reward):
 
         key = secret(self.key)
         self.usage.requests += 1
-        headers = {"Authorization": f"Bearer {key}" if key else _openai().Omit()}
+        headers = {"Authorization": f"Bearer {key}" if key else openai().Omit()}
         try:
             async with asyncio.timeout(self.timeout):
                 response = await client.chat.completions.create(
@@ -308,14 +308,9 @@ class ChatModel(Reward):
 
         loop = asyncio.get_running_loop()
         if loop not in self._by_loop:
-            client = _openai().AsyncOpenAI(
-                api_key="none",  # each request brings its own
-                base_url=self.base_url,
-                max_retries=0,
-                timeout=self.timeout,
-            )
+            client = connect(self.base_url, self.timeout)
             self._by_loop[loop] = client, asyncio.Semaphore(self.concurrency)
-            weakref.finalize(self, _close, client, loop, os.getpid()).atexit = False
+            weakref.finalize(self, close, client, loop, os.getpid()).atexit = False
         return self._by_loop[loop]
 
     @cached_property
@@ -433,16 +428,18 @@ def _reply(response: Any, usage: Usage) -> Answer | Fault:
 
 def _fault(error: Exception, timeout: float) -> Fault:
     """Return what an exception of the client says."""
-    openai = _openai()
-    if isinstance(error, TimeoutError | openai.APITimeoutError):
+    client = openai()
+    if isinstance(error, TimeoutError | client.APITimeoutError):
         return Fault(f"no answer within {timeout:g} seconds (timeout=)")
-    if isinstance(error, openai.APIStatusError):
+    if isinstance(error, client.APIStatusError):
         status, pause = error.status_code, _asked_pause(error.response.headers.get("retry-after"))
         reason = f"status {status}, {error.response.text!r:.400}"
         if pause > LONGEST_PAUSE:
             reason += f"; it asks to wait {pause:.0f} seconds, which is too long: ask again later"
+        if place := error.response.headers.get("location", ""):
+            reason += f"; it leads to {place!r:.300}, which is not followed: is that the base_url?"
         return Fault(reason, (status in _PASSING or status >= 500) and pause <= LONGEST_PAUSE, pause)
-    if isinstance(error, openai.APIConnectionError):
+    if isinstance(error, client.APIConnectionError):
         return Fault(f"the connection failed: {error.__cause__!r:.300}")
     return Fault(f"its response cannot be read: {error!r:.300}")
 
@@ -469,19 +466,3 @@ def _without(key: str, text: str) -> str:
 def _end(text: str, most: int = 300) -> str:
     """Return the end of an answer, where the verdict would be."""
     return text if len(text) <= most else "..." + text[-most:]
-
-
-def _close(client: Any, loop: asyncio.AbstractEventLoop, process: int) -> None:
-    """Close a client on its loop; not in a fork, which shares its connections with the parent."""
-    import asyncio
-
-    if os.getpid() == process:
-        asyncio.run_coroutine_threadsafe(client.close(), loop)
-
-
-def _openai() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise missing("an AI judge", "openai", "judge") from error
-    return openai

@@ -105,6 +105,25 @@ def test_a_full_disk_keeps_nothing_of_the_transaction(database):
     assert read(database) == ["a", "c"]
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(tmp_path, database, replace):
+    write(database, "a")
+    read(database)
+    database.path.rename(tmp_path / "away.db")
+    if replace:
+        database.path.write_bytes(b"")
+    for use in (write, read):
+        with pytest.raises(DatabaseError, match="was moved, removed or replaced while it was open here"):
+            use(database, *"b" * (use is write))
+    database.path.unlink(missing_ok=True)
+    (tmp_path / "away.db").rename(database.path)
+    write(database, "c")
+    with pytest.raises(DatabaseError, match="nothing is kept any more"), database.transaction():
+        database.path.rename(tmp_path / "away.db")  # within a transaction: its end is no acknowledgement
+    (tmp_path / "away.db").rename(database.path)
+    assert read(database) == ["a", "c"]
+
+
 READ_ONLY = """
 import os, sys
 from text_envs.feedback.database import Database, DatabaseError

@@ -1,6 +1,7 @@
 """How a judge bears a server's faults, what it costs, and that its key goes to the server and nowhere else."""
 
 import gc
+import gzip
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import tracemalloc
 from email.utils import formatdate
 from pathlib import Path
 
@@ -56,7 +58,7 @@ FAULTS = {
     "hung up": (None, "the connection failed: RemoteProtocolError"),
     "no JSON": ((200, {}, b'{"choices": [{"mess'), "cannot be read: JSONDecodeError"),
     "no UTF-8": ((200, {}, b'{"choices": "\xff\xfe"}'), "cannot be read|no choices"),
-    "no gzip": ((200, {"Content-Encoding": "gzip"}, b"{}"), "the connection failed: DecodingError"),
+    "no gzip": ((200, {"Content-Encoding": "gzip"}, b"{}"), "is compressed .'gzip'"),
     "deeply nested": ((200, {}, b"[" * 100_000), "cannot be read: RecursionError"),
     "another type": ((200, {"Content-Type": "text/html"}, b"<h1>Log in</h1>"), "no choices: '<h1>Log in</h1>'"),
     "empty": ((200, {}, b""), "cannot be read"),
@@ -123,6 +125,51 @@ def test_a_server_that_drips_is_late(serve):
     asking = judge(serve(lambda asked: (200, {}, drops())), timeout=0.5, retries=0)
     with pytest.raises(RewardError, match="no answer within 0.5 seconds"):
         asking.scores(["p"], ["c"])
+
+
+def test_a_connection_serves_many_requests(serve):
+    server = serve(lambda asked: asked.score(5))
+    asking = judge(server, concurrency=1)
+    asking.scores(["p"] * 20, [f"c{i}" for i in range(20)])
+    ((client, _),) = asking._by_loop.values()
+    assert len(client._client._transport._pool.connections) == 1
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirect_is_told_and_leads_neither_texts_nor_key_elsewhere(serve, status, monkeypatch):
+    monkeypatch.setenv("OUR_JUDGE_KEY", KEY)
+    elsewhere = serve(lambda asked: asked.score(9))
+    server = serve(lambda asked: (status, {"Location": f"{elsewhere.url}?{KEY}"}, b""))
+    asking = judge(server, key="OUR_JUDGE_KEY")
+    with pytest.raises(
+        RewardError, match=rf"status {status}.*leads to '{elsewhere.url}\?\*\*\*'.*base_url"
+    ) as refused:
+        asking.scores(["p"], ["c"])
+    assert not elsewhere.bodies and KEY not in str(refused.value)
+
+
+def endless(asked):
+    return 200, {}, (b" " * 2**16 for _ in range(10**9))
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        pytest.param(endless, "is larger than 8,388,608 bytes", id="endless"),
+        pytest.param(
+            (200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 2**28)), "is compressed .'gzip'", id="bomb"
+        ),
+    ],
+)
+def test_an_answer_does_not_fill_the_memory(serve, answer, told):
+    asking = judge(serve(after(10**9, answer)), retries=0, timeout=60)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RewardError, match=told):
+            asking.scores(["p"], ["c"])
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_server_at_all_is_told():
@@ -192,10 +239,11 @@ def test_a_budget_stops(serve, tmp_path):
     assert len(server.bodies) == 5
 
 
-def test_a_budget_needs_a_server_that_counts(serve):
+@pytest.mark.parametrize("tokens", [None, -1, 10**400, "many"])
+def test_a_budget_needs_a_server_that_counts(serve, tokens):
     def uncounted(asked):
         content = json.loads(asked.response(asked.score(5))[2])
-        return body({**content, "usage": None})
+        return body({**content, "usage": tokens and {"prompt_tokens": tokens, "completion_tokens": 1}})
 
     asking = judge(serve(uncounted), prices=(1, 1))
     assert asking.scores(["p"] * 2, ["a", "b"]) == [5, 5]

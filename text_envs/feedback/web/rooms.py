@@ -99,10 +99,12 @@ class Agreed:
         if last is not None and (now() < last[0] or self._lock.locked()):
             return last[1]
         with self._lock:
-            began = now()
-            found = agreement(self._store.answers())
-            self._last = (now() + max(_ANEW, _RARELY * (now() - began)), found)
-            return found
+            found = self._last
+            if found is None or found is last:  # nobody else has counted while this one waited
+                began = now()
+                answer = agreement(self._store.answers())
+                found = self._last = (now() + max(_ANEW, _RARELY * (now() - began)), answer)
+            return found[1]
 
 
 async def find_rooms(request: Request) -> Rooms:

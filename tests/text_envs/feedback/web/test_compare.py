@@ -1,7 +1,11 @@
 """What annotators see and send: the right pair, once, as it stood on their page."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from text_envs.feedback.agreement import agreement
 from text_envs.feedback.leases import SECONDS
 from text_envs.feedback.records import Pair
 
@@ -88,8 +92,10 @@ def test_a_pair_that_is_left_comes_back(enter, store, clock):
     clock.time += SECONDS + 1
     bob.get("/")
     assert bob.texts()[0] == "only"
-    response = ann.answer("1")
-    assert response.status_code == 409 and "others were given the pair" in response.text
+    late = {"showing": ann.field("showing"), "csrf": ann.field("csrf")}
+    for _ in range(2):  # the second by the browser's button back
+        response = ann.answer("1", **late)
+        assert response.status_code == 409 and "others were given the pair" in response.text
     assert bob.answer("2").status_code == 200
     assert list(kept(store)) == [("bob", "only")]
 
@@ -243,3 +249,20 @@ def test_progress_and_agreement_are_shown(make_app, people, browse, pairs, clock
     assert "<strong>80%</strong>" in ann.page and "<strong>0.00</strong> Krippendorff" in ann.page
     bob.get("/")
     assert "Krippendorff’s α 0.00" in bob.page and "5 by you" in bob.page
+
+
+def test_agreement_is_counted_once_for_all_who_ask_at_once(store, monkeypatch):
+    from text_envs.feedback.web.rooms import Agreed
+
+    counted = []
+
+    def slowly(answers):
+        counted.append(answers)
+        time.sleep(0.2)
+        return agreement(answers)
+
+    monkeypatch.setattr("text_envs.feedback.web.rooms.agreement", slowly)
+    agreed = Agreed(store)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: agreed.now(), range(8)))
+    assert len(counted) == 1 and len({id(one) for one in found}) == 1

@@ -1,6 +1,7 @@
 """Where the page may listen, and how it begins and ends: the real command in a process of its own."""
 
 import http.client
+import queue
 import shutil
 import socket
 import ssl
@@ -10,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from text_envs.__main__ import main
-from text_envs.feedback.serve import Tls, serve
+from text_envs.feedback.serve import Tls, _told, serve
 from text_envs.feedback.settings import Settings
 
 BEYOND = ["0.0.0.0", "::", "192.0.2.1"]
@@ -71,6 +72,34 @@ def test_settings_that_cannot_be(wrong, told):
 def test_certificate_and_key_go_together(database, option, capsys):
     assert main(["feedback", "serve", str(database.path), option, "file.pem"]) == 2
     assert "go together" in capsys.readouterr().err
+
+
+def test_the_terminal_is_told_of_trouble_and_of_its_end(store, database, tmp_path, monkeypatch):
+    monkeypatch.setattr("text_envs.feedback.serve._TOLD_EVERY", {False: 0.001})
+    here, there = database.path, tmp_path / "away.db"
+    lines = Lines()
+    with _told(store, lines):
+        lines.wait_for("0 of 0 pairs compared")
+        here.rename(there)
+        lines.wait_for("was moved, removed or replaced")
+        there.rename(here)
+        lines.wait_for("0 of 0 pairs compared")
+
+
+class Lines(queue.Queue):
+    """A terminal whose lines can be waited for."""
+
+    write = queue.Queue.put
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return False
+
+    def wait_for(self, words):
+        while words not in self.get(timeout=30):
+            pass
 
 
 @pytest.mark.slow
