@@ -1,4 +1,4 @@
-"""The README says what is so: its blocks run, its tables are current, its map names every file."""
+"""The README and docs/ say what is so: their blocks run, tables are current, the map names every file."""
 
 import inspect
 import re
@@ -8,31 +8,46 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- test: (?P<mark>slow|skip), ?(?P<why>[^>]*) -->\n|<!-- test: (?P<bare>slow) -->\n)?"
                    r"```python\n(?P<code>.*?)```", re.DOTALL)  # fmt: skip
 LONG_TRAINING = re.compile(r"total_timesteps=[\d_]+")
 
 
 def blocks():
-    for number, found in enumerate(BLOCK.finditer(README)):
-        mark = found["mark"] or found["bare"]
-        marks = [pytest.mark.slow] if mark == "slow" else []
-        if mark == "skip":
-            marks = [pytest.mark.skip(reason=found["why"])]
-        line = README[: found.start("code")].count("\n") + 1
-        yield pytest.param(found["code"], line, id=f"block-{number}", marks=marks)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for number, found in enumerate(BLOCK.finditer(text)):
+            mark = found["mark"] or found["bare"]
+            marks = [pytest.mark.slow] if mark == "slow" else []
+            if mark == "skip":
+                marks = [pytest.mark.skip(reason=found["why"])]
+            line = text[: found.start("code")].count("\n") + 1
+            id = f"{page.stem}-{number}"
+            yield pytest.param(found["code"], page.name, line, id=id, marks=marks)
 
 
-@pytest.mark.parametrize(("code", "line"), list(blocks()))
-def test_block_runs(code, line, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("code", "page", "line"), list(blocks()))
+def test_block_runs(code, page, line, tmp_path, monkeypatch):
     """As it stands, but for the length of a training."""
     monkeypatch.chdir(tmp_path)
     code = LONG_TRAINING.sub("total_timesteps=1_000", code)
-    exec(compile("\n" * (line - 1) + code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile("\n" * (line - 1) + code, page, "exec"), {"__name__": "readme"})
 
 
 def test_every_python_block_is_found():
-    assert len(list(blocks())) == README.count("```python")
+    assert len(list(blocks())) == sum(page.read_text(encoding="utf-8").count("```python") for page in PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    heads = {
+        re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        assert (page.parent / file).exists() if file else anchor in heads, target
 
 
 def between(name):
