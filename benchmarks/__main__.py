@@ -251,6 +251,8 @@ def _run(options: argparse.Namespace) -> int:
     if failed:
         console.print(f"[red]failed: {failed}[/red]; the tracebacks are in {escape(str(out / runner.ERRORS))}")
         return 1
+    console.print(f"rows and settings are in {escape(str(out))}; draw them: text-envs report {escape(str(out))}",
+                  highlight=False, soft_wrap=True)  # fmt: skip
     return 0
 
 

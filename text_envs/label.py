@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from .readers import TextFile
 from .rewards import PairwiseJudge, comparisons, position_bias
+from .rewards.chat import Usage
 
 FIELDS = ("prompt", "a", "b"), ("prompt", "completion_a", "completion_b")  # of ours, and of people's preferences
 
@@ -25,10 +29,12 @@ def add_command(commands: Any) -> None:
     command.add_argument("--base-url", help="of the server (default: $OPENAI_BASE_URL, else OpenAI's)")
     command.add_argument("--key", help="the environment variable that holds the server's key")
     command.add_argument("--rubric", type=Path, help="a text file that says what counts")
-    command.add_argument("--concurrency", type=int, default=16, help="requests at once")
-    command.add_argument("--cache", type=Path, help="an SQLite file that keeps the answers")
+    command.add_argument("--concurrency", type=int, default=16, help="requests at once (default: 16)")
+    command.add_argument("--cache", type=Path, help="an SQLite file that keeps the answers, so that the same "
+                         "command goes on after a fault (default: none)")  # fmt: skip
     command.add_argument("--ties", action="store_true", help='keep ties, with "tie": true')
-    command.add_argument("--out", type=Path, default=Path("comparisons.jsonl"), help="where the rows go")
+    command.add_argument("--out", type=Path, default=Path("comparisons.jsonl"), help="where the rows go "
+                         "(default: comparisons.jsonl)")  # fmt: skip
     command.set_defaults(command=run)
 
 
@@ -44,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
         cache=options.cache,
         **rubric,
     )
-    preferences = judge.compare(prompts, a, b)
+    with told_while(judge.usage, 2 * len(prompts)):  # in both orders
+        preferences = judge.compare(prompts, a, b)
     rows = []
     for prompt, one, other, preference, wrote in zip(prompts, a, b, preferences, policies, strict=True):
         for row in comparisons([prompt], [one], [other], [preference], ties=options.ties):
@@ -57,6 +64,35 @@ def run(options: argparse.Namespace) -> int:
     tokens = f"{usage.prompt_tokens} prompt and {usage.completion_tokens} completion tokens"
     print(f"{usage.requests} requests, {usage.cached} answers from the cache, {tokens}")
     return 0
+
+
+@contextmanager
+def told_while(usage: Usage, total: int, seconds: float = 0.5) -> Iterator[None]:
+    """Show in a terminal how many questions are asked, while they are.
+
+    Args:
+        usage: of the model that is asked.
+        total: questions there are.
+        seconds: from one line to the next.
+    """
+    ended = Event()
+
+    def tell() -> None:
+        while not ended.wait(seconds):
+            asked = usage.cached + usage.requests - usage.faults - usage.unreadable
+            told = f"\r{asked} of {total} questions asked, {usage.faults + usage.unreadable} asked again"
+            print(told, end="", file=sys.stderr, flush=True)
+
+    teller = Thread(target=tell, daemon=True)
+    if sys.stderr.isatty():
+        teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if teller.ident is not None:
+            teller.join()
+            print(file=sys.stderr)
 
 
 def read(path: Path) -> tuple[list[str], list[str], list[str], list[tuple[str | None, str | None]]]:

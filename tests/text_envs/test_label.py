@@ -1,8 +1,11 @@
 import json
+from time import sleep
 
 import pytest
 
 from text_envs.__main__ import main
+from text_envs.label import told_while
+from text_envs.rewards.chat import Usage
 
 pytest.importorskip("openai")
 
@@ -51,6 +54,16 @@ def test_a_judge_compares_the_pairs_that_people_compare(serve, tmp_path, capsys)
     judged, again = ([json.loads(line) for line in open(path)] for path in (out, tmp_path / "again.jsonl"))
     assert [row["chosen"] for row in again] == ["long 😀", "\u0301"] and again[1]["tie"]
     assert judged[0] == {"prompt": "p", "chosen": "long 😀", "rejected": "", "chosen_policy": "ppo"}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_is_told_how_far_it_is(terminal, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    usage = Usage(requests=9, faults=2, unreadable=1, cached=4)
+    with told_while(usage, 20, seconds=0.01):
+        sleep(0.1)
+    told = capsys.readouterr().err
+    assert ("10 of 20 questions asked, 3 asked again" in told) if terminal else not told
 
 
 @pytest.mark.parametrize(
