@@ -323,11 +323,13 @@ def _print_mean(console: Console, when: str, env: TokenVectorEnv, result: Evalua
     console.print(
         f"{when:<6} mean return {result.mean:.3f} ({spread}){normalized}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
 def _print_samples(console: Console, result: Evaluation, count: int) -> None:
-    table = Table(title="Samples after training, worst to best", title_justify="left", header_style="bold")
+    console.print("Samples after training, worst to best:")
+    table = Table(header_style="bold")
     for name in ("prompt", "completion"):
         table.add_column(name, overflow="fold")
     table.add_column("reward", justify="right")

@@ -45,8 +45,11 @@ def test_links_lead_somewhere(page):
     heads = {
         re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.M)
     }
+    waiting = re.findall(r"<!-- results:(\w+) -->\n<!-- /results -->", text)  # for the rows of a first run
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
         file, _, anchor = target.partition("#")
+        if any(file.startswith(f"benchmarks/results/{suite}/") for suite in waiting):
+            continue
         assert (page.parent / file).exists() if file else anchor in heads, target
 
 
