@@ -177,7 +177,7 @@ def _comparison(record: Any, where: str) -> Comparison:
             raise ValueError(f"{where}: {given}; give plain text (chats: put through their template)")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise ValueError(f"{where}: {name!r} holds half a character (a lone surrogate): {text[:80]!r}")
-    tie = record.get("tie", False)
+    tie = False if record.get("tie") is None else record["tie"]  # null: some write it where others leave it out
     if not isinstance(tie, bool):
         raise ValueError(f"{where}: 'tie' is {tie!r:.80}; give true or false, or leave it out")
     return Comparison(record["prompt"], record["chosen"], record["rejected"], tie)
