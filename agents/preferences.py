@@ -101,6 +101,12 @@ def split(comparisons: Sequence[Comparison], fraction: float) -> tuple[list[Comp
     return sides
 
 
+def count_shared(train: Sequence[Comparison], held: Sequence[Comparison]) -> int:
+    """Return how many comparisons of one list are of two completions that the other compares, too."""
+    known = {(comparison.prompt, frozenset(comparison[1:3])) for comparison in train}
+    return sum((comparison.prompt, frozenset(comparison[1:3])) in known for comparison in held)
+
+
 def agreement(
     log_odds: NDArray[np.floating], prompts: Sequence[str], rng: np.random.Generator, bins: int = _BINS
 ) -> Agreement:
@@ -171,7 +177,7 @@ def _comparison(record: Any, where: str) -> Comparison:
             raise ValueError(f"{where}: {given}; give plain text (chats: put through their template)")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise ValueError(f"{where}: {name!r} holds half a character (a lone surrogate): {text[:80]!r}")
-    tie = record.get("tie", False)
+    tie = False if record.get("tie") is None else record["tie"]  # null: some write it where others leave it out
     if not isinstance(tie, bool):
         raise ValueError(f"{where}: 'tie' is {tie!r:.80}; give true or false, or leave it out")
     return Comparison(record["prompt"], record["chosen"], record["rejected"], tie)

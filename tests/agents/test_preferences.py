@@ -19,7 +19,7 @@ def write(path: Path, *lines: object) -> Path:
 
 
 def test_a_file_and_mappings_are_read_alike(tmp_path: Path) -> None:
-    records = [GOOD, {**GOOD, "tie": True}, {**GOOD, "prompt": ""}]
+    records = [GOOD, {**GOOD, "tie": True}, {**GOOD, "prompt": "", "tie": None}]
     expected = [Comparison("p", "yes", "no"), Comparison("p", "yes", "no", True), Comparison("", "yes", "no")]
     assert read_comparisons(records) == expected
     assert read_comparisons(write(tmp_path / "some.jsonl", GOOD, records[1], "", records[2], "")) == expected

@@ -362,11 +362,14 @@ def test_the_command_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(RewardModel(tmp_path / "model", device="cpu")(["ab"], ["a"])) == 1
     assert main(command) == 0 and capsys.readouterr().out == told
     again = [*command[:3], str(tmp_path / "tuned"), *command[4:], "--model", str(tmp_path / "model")]
-    assert main([*again, "--frozen", "--heldout", str(file)]) == 2
-    assert "80 of 80 held-out comparisons are trained on too" in capsys.readouterr().err
     others = file_of(tmp_path / "others.jsonl", records(100)[80:])
     assert main([*again, "--frozen", "--heldout", str(others)]) == 0
     assert "held out: 20 comparisons" in capsys.readouterr().out
+    turned = {**records(1)[0], "tie": True}
+    turned["chosen"], turned["rejected"] = turned["rejected"], turned["chosen"]
+    file_of(others, [*records(100)[80:], turned])
+    assert main([*again, "--heldout", str(others)]) == 2
+    assert "1 comparisons of" in capsys.readouterr().err, "what is trained on is not held out"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import asyncio
 
 LARGEST = 2**23  # bytes of a response; a million tokens are less
+_HEADERS = frozenset(
+    "accept accept-encoding authorization connection content-length content-type host user-agent".split()
+)
 
 
 def openai() -> Any:
@@ -29,8 +32,10 @@ def openai() -> Any:
 def connect(base_url: str | None, timeout: float) -> Any:
     """Return a client without a key; each request brings its own.
 
-    It follows no redirect: texts would go where nobody said they may.
+    It follows no redirect: texts would go where nobody said they may. Headers that the environment holds for
+    OpenAI's server (an organization, a project, $OPENAI_CUSTOM_HEADERS) go to that which the environment names.
     """
+    before = [] if base_url is None else [_say_no_more]
     return openai().AsyncOpenAI(
         api_key="none",
         base_url=base_url,
@@ -40,7 +45,7 @@ def connect(base_url: str | None, timeout: float) -> Any:
             follow_redirects=False,
             timeout=timeout,
             headers={"Accept-Encoding": "identity"},
-            event_hooks={"response": [_take]},
+            event_hooks={"request": before, "response": [_take]},
         ),
     )
 
@@ -51,6 +56,13 @@ def close(client: Any, loop: asyncio.AbstractEventLoop, process: int) -> None:
 
     if os.getpid() == process:
         asyncio.run_coroutine_threadsafe(client.close(), loop)
+
+
+async def _say_no_more(request: Any) -> None:
+    """Leave out the headers that no request of ours needs."""
+    for name in list(request.headers):
+        if name.lower() not in _HEADERS:
+            del request.headers[name]
 
 
 async def _take(response: Any) -> None:

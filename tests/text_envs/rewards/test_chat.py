@@ -311,6 +311,21 @@ def test_a_key_goes_only_where_it_was_meant_to_go(serve, monkeypatch):
     assert server.headers[2]["authorization"] == "Bearer sk-changed-since"
 
 
+def test_what_the_environment_holds_for_openai_goes_to_no_other_server(serve, monkeypatch):
+    secrets = {"OPENAI_ORG_ID": "org-secret", "OPENAI_PROJECT_ID": "project-secret", "OPENAI_API_KEY": KEY}
+    custom = "X-Gate: gate-secret\nauthorization: Bearer other-secret"
+    for name, value in {**secrets, "OPENAI_CUSTOM_HEADERS": custom}.items():
+        monkeypatch.setenv(name, value)
+    server = serve(lambda asked: asked.score(5))
+    judge(server).scores(["p"], ["c"])
+    assert "secret" not in str(server.headers[0])
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    Judge("m").scores(["p"], ["c"])
+    sent = server.headers[1]
+    names = "openai-organization", "openai-project", "authorization", "x-gate"
+    assert [sent[name] for name in names] == ["org-secret", "project-secret", f"Bearer {KEY}", "gate-secret"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

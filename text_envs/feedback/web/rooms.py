@@ -60,8 +60,11 @@ class Rooms:
 
     @property
     def cookie(self) -> str:
-        """The name of the session's cookie; under TLS, one that browsers take from this host over TLS only."""
-        return "__Host-session" if self.tls else "session"
+        """The name of the session's cookie; under TLS, one that browsers take from this host over TLS only.
+
+        Else no name that others take: browsers keep one jar for all ports of a host.
+        """
+        return "__Host-session" if self.tls else "text-envs-session"
 
     def page(
         self,

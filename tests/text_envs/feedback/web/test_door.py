@@ -23,8 +23,8 @@ def test_the_right_password_lets_in_and_logging_out_ends_it(browse, database):
     assert browser.get("/").url.path == "/login"
     response = browser.client.post("/login", data={"name": " ann ", "password": RIGHT}, follow_redirects=False)
     assert response.status_code == 303 and response.headers["location"] == "/"
-    flags = response.headers["set-cookie"].split("; ", 1)[1]
-    assert flags == "HttpOnly; Path=/; SameSite=strict"
+    cookie, flags = response.headers["set-cookie"].split("; ", 1)
+    assert cookie.startswith("text-envs-session=") and flags == "HttpOnly; Path=/; SameSite=strict"
     assert is_in(browser)
     token = browser.token
     browser.get("/")
@@ -212,5 +212,5 @@ def test_a_hash_of_other_settings_is_renewed_at_login(enter, accounts, database,
 
 def replaying(browse, token):
     browser = browse()
-    browser.client.cookies.set("session", token)
+    browser.client.cookies.set("text-envs-session", token)
     return browser
