@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .checkpoint import FolderInUseError
-from .preferences import Agreement, count_shared, read_comparisons
+from .preferences import Agreement
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,12 +63,6 @@ def _reward_model(options: argparse.Namespace) -> int:
     rate = options.learning_rate
     if rate is None:
         rate = 2e-4 if options.lora is not None else 1e-3 if options.model is None or options.frozen else 5e-5
-    held = [] if options.heldout is None else read_comparisons(options.heldout)
-    if shared := count_shared(read_comparisons(options.comparisons), held):
-        raise ValueError(
-            f"{shared} comparisons of {options.heldout} are of texts that {options.comparisons} compares, too, so "
-            "they would not tell what the model makes of others; take them out of one of the files"
-        )
     fitted = train_reward_model(
         options.comparisons,
         options.out,

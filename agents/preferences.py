@@ -101,12 +101,6 @@ def split(comparisons: Sequence[Comparison], fraction: float) -> tuple[list[Comp
     return sides
 
 
-def count_shared(train: Sequence[Comparison], held: Sequence[Comparison]) -> int:
-    """Return how many comparisons of one list are of two completions that the other compares, too."""
-    known = {(comparison.prompt, frozenset(comparison[1:3])) for comparison in train}
-    return sum((comparison.prompt, frozenset(comparison[1:3])) in known for comparison in held)
-
-
 def agreement(
     log_odds: NDArray[np.floating], prompts: Sequence[str], rng: np.random.Generator, bins: int = _BINS
 ) -> Agreement:

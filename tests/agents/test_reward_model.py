@@ -369,7 +369,7 @@ def test_the_command_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFixt
     turned["chosen"], turned["rejected"] = turned["rejected"], turned["chosen"]
     file_of(others, [*records(100)[80:], turned])
     assert main([*again, "--heldout", str(others)]) == 2
-    assert "1 comparisons of" in capsys.readouterr().err, "what is trained on is not held out"
+    assert "1 of 21 held-out comparisons are trained on too" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
