@@ -97,14 +97,25 @@ def _load_model(source: ModelSource, trust_remote_code: bool) -> PreTrainedModel
             f"model={source!r} is a {type(source).__name__}; pass a transformers config, a folder, a Hub id, "
             "a .gguf file or a PreTrainedModel"
         )
-    path = Path(source).expanduser()
-    looks_local = isinstance(source, Path) or path.suffix == ".gguf" or str(source).startswith((".", "/", "~"))
-    if looks_local and not path.exists():
-        raise FileNotFoundError(f"model={str(source)!r} does not exist; give a folder, a .gguf file or a Hub id")
-    if path.suffix == ".gguf":
-        return _load_gguf(path)
-    where = str(path) if path.exists() else str(source)
+    where = locate(source)
+    if where.endswith(".gguf"):
+        return _load_gguf(Path(where))
     return AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=trust_remote_code)
+
+
+def locate(source: str | Path) -> str:
+    """Return the path of a folder or file, or else a Hub id, which has at most one slash.
+
+    Raises:
+        FileNotFoundError: if a path that looks local does not exist.
+    """
+    path, text = Path(source).expanduser(), str(source)
+    if path.exists():
+        return str(path)
+    is_local = isinstance(source, Path) or path.suffix == ".gguf" or text.startswith((".", "/", "~"))
+    if is_local or text.count("/") > 1:
+        raise FileNotFoundError(f"model={text!r} does not exist; give a folder, a .gguf file or a Hub id")
+    return text
 
 
 def _load_gguf(path: Path) -> PreTrainedModel:

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from .backbone import FreshCache, add_lora, cache_input, is_close, merge_adapters
 from .checkpoint import CheckpointError
 from .export import fast_tokenizer
-from .models import ModelSource, load_model
+from .models import ModelSource, load_model, locate
 from .packing import buckets
 from .policies import TransformerPolicy
 
@@ -238,9 +238,8 @@ def _network(source: ScorerSource) -> PreTrainedModel:
         source = load_model(source)
     try:
         if isinstance(source, str | Path):
-            path = Path(source).expanduser()
             return AutoModelForSequenceClassification.from_pretrained(
-                str(path if path.exists() else source),
+                locate(source),
                 num_labels=1,
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
@@ -274,10 +273,10 @@ def _empty(config: PreTrainedConfig) -> PreTrainedModel:
 
 def _tokenizer(source: Any) -> Any:
     if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        if path.suffix == ".gguf":
-            return AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-        return AutoTokenizer.from_pretrained(str(path if path.exists() else source))
+        where = locate(source)
+        if where.endswith(".gguf"):
+            return AutoTokenizer.from_pretrained(str(Path(where).parent), gguf_file=Path(where).name)
+        return AutoTokenizer.from_pretrained(where)
     if isinstance(source, PreTrainedConfig | nn.Module):
         raise ValueError(f"a {type(source).__name__} has no tokenizer beside it; give tokenizer=")
     source = getattr(source, "wrapped", source)

@@ -379,7 +379,11 @@ def test_the_command_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFixt
         ([json.dumps(record) for record in records(20)], ["--lora", "2"], "--lora and --frozen need --model"),
         ([json.dumps(record) for record in records(20)], ["--epochs", "0"], "epochs=0"),
         ([json.dumps({**record, "prompt": ""}) for record in records(9)], [], "cannot be split"),
-        ([json.dumps(record) for record in records(20)], ["--model", "./none"], "none"),
+        (
+            [json.dumps(record) for record in records(20)],
+            ["--model", "path/to/none"],
+            "model='path/to/none' does not exist",
+        ),
     ],
 )
 def test_the_command_says_in_a_line_what_is_wrong(

@@ -62,8 +62,7 @@ def serve(
         tls: None: http.
 
     Raises:
-        ValueError: if it may not listen there, or nobody could enter.
-        OSError: if it cannot listen there.
+        ValueError: if it may not or cannot listen there, or nobody could enter.
         ImportError: if the extra is not installed.
     """
     try:
@@ -102,8 +101,7 @@ def _listening(host: str, port: int, tls: Tls | None, has_accounts: bool) -> soc
     """Return a socket that listens, where it may.
 
     Raises:
-        ValueError: if it may not.
-        OSError: if it cannot.
+        ValueError: if it may not, or cannot.
     """
     if not has_accounts:
         raise ValueError("nobody has an account, so nobody could enter: feedback account add DATABASE NAME")
@@ -119,7 +117,10 @@ def _listening(host: str, port: int, tls: Tls | None, has_accounts: bool) -> soc
             "give --tls-cert and --tls-key, or listen on 127.0.0.1 and let people come through an SSH tunnel"
         )
     both = family == socket.AF_INET6 and ip.is_unspecified and socket.has_dualstack_ipv6()
-    return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
+    try:
+        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
+    except OSError as error:
+        raise ValueError(f"{host} port {port} cannot be used ({error.strerror}); name another: --port") from error
 
 
 def _written(listener: socket.socket) -> str:
