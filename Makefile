@@ -25,7 +25,7 @@ bench: $(VENV)/installed-all  ## run SUITE into OUT and draw its report
 	$(BIN)/text-envs bench run $(SUITE) --out $(OUT) $(ARGS)
 	$(BIN)/text-envs report $(OUT)
 
-test: $(VENV)/installed-dev  ## run the tests, the slow ones too (10 minutes on 2 cores)
+test: $(VENV)/installed-dev  ## run the tests, the slow ones too (a quarter of an hour on 2 cores)
 	$(RUN) -m pytest -q -n 2 -m "not network and not gpu" $(ARGS)
 
 check: $(VENV)/installed-dev  ## format, lint and types
