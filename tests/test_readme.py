@@ -1,4 +1,4 @@
-"""The README and docs/ say what is so: their blocks run, tables are current, the map names every file."""
+"""The pages say what is so: their blocks run, their tables are current, the map names every file."""
 
 import inspect
 import re
@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- test: (?P<mark>slow|skip), ?(?P<why>[^>]*) -->\n|<!-- test: (?P<bare>slow) -->\n)?"
                    r"```python\n(?P<code>.*?)```", re.DOTALL)  # fmt: skip
 LONG_TRAINING = re.compile(r"total_timesteps=[\d_]+")
@@ -53,10 +52,15 @@ def test_links_lead_somewhere(page):
         assert (page.parent / file).exists() if file else anchor in heads, target
 
 
+def page_with(name):
+    pages = [page for page in PAGES if f"<!-- {name} -->" in page.read_text(encoding="utf-8")]
+    assert len(pages) == 1, f"the block {name} stands on {[page.name for page in pages]}: one page should have it"
+    return pages[0]
+
+
 def between(name):
-    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name.partition(':')[0]} -->", README, re.DOTALL)
-    assert found, f"README.md has no block {name}"
-    return found[1]
+    text = page_with(name).read_text(encoding="utf-8")
+    return re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name.partition(':')[0]} -->", text, re.DOTALL)[1]
 
 
 def table(text):
@@ -93,8 +97,10 @@ def test_results_are_made_from_the_committed_rows(folder):
     from benchmarks.document import refresh_readme
 
     document = report.make(scores.load(folder), folder)
-    again = "renew it: text-envs report benchmarks/results/" + folder.name
-    assert refresh_readme(README, folder.name, document.readme()) == README, f"{again} --readme README.md"
+    page = page_with(f"results:{folder.name}")
+    text = page.read_text(encoding="utf-8")
+    again = f"renew it: text-envs report benchmarks/results/{folder.name} --readme {page.relative_to(ROOT)}"
+    assert refresh_readme(text, folder.name, document.readme()) == text, again
     assert (folder / "report.md").read_text(encoding="utf-8") == document.markdown(), again
     assert (folder / "scores.csv").read_text(encoding="utf-8") == report_runs.scores_csv(
         scores.load(folder), folder
@@ -110,7 +116,7 @@ def test_timings_are_those_of_the_committed_file():
 
     table = speed.table(ROOT / "benchmarks" / "results" / "speed.json")
     assert between("results:speed").strip() == table.strip(), (
-        "renew it: text-envs bench speed --show --readme README.md"
+        "renew it: text-envs bench speed --show --readme docs/results.md"
     )
 
 
