@@ -30,6 +30,9 @@ def add_command(commands: Any) -> None:
     command.add_argument("--key", help="the environment variable that holds the server's key")
     command.add_argument("--rubric", type=Path, help="a text file that says what counts")
     command.add_argument("--concurrency", type=int, default=16, help="requests at once (default: 16)")
+    command.add_argument("--prices", type=float, nargs=2, metavar=("PROMPT", "COMPLETION"), help="of a million "
+                         "tokens of each, in any currency")  # fmt: skip
+    command.add_argument("--budget", type=float, help="in that currency: no request is sent once it is spent")
     command.add_argument("--cache", type=Path, help="an SQLite file that keeps the answers, so that the same "
                          "command goes on after a fault (default: none)")  # fmt: skip
     command.add_argument("--ties", action="store_true", help='keep ties, with "tie": true')
@@ -47,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
         base_url=options.base_url,
         key=options.key,
         concurrency=options.concurrency,
+        prices=None if options.prices is None else tuple(options.prices),
+        budget=options.budget,
         cache=options.cache,
         **rubric,
     )
@@ -62,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"{len(rows)} of {len(prompts)} pairs written to {options.out}; {ties} ties")
     print(f"the two orders disagree on {bias.disagreement:.0%} of the pairs")
     tokens = f"{usage.prompt_tokens} prompt and {usage.completion_tokens} completion tokens"
-    print(f"{usage.requests} requests, {usage.cached} answers from the cache, {tokens}")
+    cost = "" if usage.cost is None else f", {usage.cost:.4g} spent"
+    print(f"{usage.requests} requests, {usage.cached} answers from the cache, {tokens}{cost}")
     return 0
 
 

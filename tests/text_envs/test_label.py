@@ -92,3 +92,19 @@ def test_a_judge_that_fails_is_told_in_a_line(serve, tmp_path, capsys):
         and "no such model" in error
         and "Traceback" not in error
     )
+
+
+def test_a_budget_stops_the_command_and_the_cache_lets_it_go_on(serve, tmp_path, capsys):
+    """An answer costs 1,000 prompt and 100 completion tokens: 0.0012 at these prices."""
+    pairs = lines(tmp_path / "pairs.jsonl", *({"prompt": "p", "a": "x" * i, "b": ""} for i in range(1, 4)))
+    out, server = tmp_path / "out.jsonl", serve(longer)
+    command = ["judge", pairs, "--model", "m", "--base-url", server.url, "--out", str(out), "--concurrency", "1"]
+    command += ["--cache", str(tmp_path / "cache.sqlite"), "--prices", "1", "2"]
+    assert main([*command, "--budget", "0.003"]) == 2
+    assert "the budget of 0.003 for 'm' is spent" in capsys.readouterr().err
+    assert len(server.bodies) == 3 and not out.exists()
+    assert main([*command, "--budget", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "3 requests, 3 answers from the cache" in told and "0.0036 spent" in told
+    assert main([*command[:-3], "--budget", "1"]) == 2
+    assert "needs prices" in capsys.readouterr().err
