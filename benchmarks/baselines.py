@@ -5,7 +5,7 @@ Each is made by a function of the environment and a seed; `suites.AGENTS` says w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import stable_baselines3
@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
@@ -45,6 +46,44 @@ class OneHotExtractor(BaseFeaturesExtractor):
         """Return the flattened one-hot vectors."""
         one_hot = torch.nn.functional.one_hot(observations.long(), self._symbols)
         return one_hot.flatten(start_dim=1).float()
+
+
+class RowwiseDQN:
+    """Stable-Baselines3's DQN, trained as it is; when it then acts in a batch, each row explores on its own.
+
+    The stock `predict` draws once for the whole batch: in a step all rows explore or none does, so the episodes of
+    an evaluation would not be independent.
+
+    Args:
+        model: the stock DQN.
+        rng: decides who explores and what is said.
+    """
+
+    def __init__(self, model: stable_baselines3.DQN, rng: np.random.Generator) -> None:
+        self.model, self._rng = model, rng
+
+    @property
+    def policy(self) -> Any:
+        """Of the stock DQN."""
+        return self.model.policy
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of training."""
+        return self.model.num_timesteps
+
+    def learn(self, total_timesteps: int, callback: MaybeCallback = None) -> None:
+        """Train the stock DQN."""
+        self.model.learn(total_timesteps, callback=callback)
+
+    def predict(self, observation: NDArray[np.int64], deterministic: bool = False) -> tuple[NDArray[Any], None]:
+        """Return actions (B,) for observations (B, L)."""
+        actions, _ = self.model.predict(observation, deterministic=True)
+        if deterministic:
+            return actions, None
+        explores = self._rng.random(len(actions)) < self.model.exploration_rate
+        n_actions = int(cast(spaces.Discrete, self.model.action_space).n)
+        return np.where(explores, self._rng.integers(n_actions, size=len(actions)), actions), None
 
 
 _ONE_HOT = {"features_extractor_class": OneHotExtractor}
@@ -97,13 +136,13 @@ def _stock_rollout(env: VectorEnv) -> dict[str, Any]:
     return {"gamma": 1.0, "n_steps": max(2, 2048 // env.num_envs)}
 
 
-def stock_dqn(env: VectorEnv, seed: int, **options: Any) -> stable_baselines3.DQN:
+def stock_dqn(env: VectorEnv, seed: int, **options: Any) -> RowwiseDQN:
     """Return Stable-Baselines3's DQN with its MlpPolicy on one-hot inputs, at gamma = 1.
 
     Its other defaults stay, a gradient step for every four transitions among them: a step of B rows is followed by
     B / 4 of them.
     """
-    return stable_baselines3.DQN(
+    model = stable_baselines3.DQN(
         "MlpPolicy",
         agents.VectorEnvAdapter(env),
         **{"gamma": 1.0, "train_freq": 1, "gradient_steps": max(1, env.num_envs // 4), **options},
@@ -111,6 +150,7 @@ def stock_dqn(env: VectorEnv, seed: int, **options: Any) -> stable_baselines3.DQ
         seed=seed,
         device="cpu",
     )
+    return RowwiseDQN(model, np.random.default_rng(seed))
 
 
 def our_ppo(env: VectorEnv, seed: int, **options: Any) -> agents.PPO:
@@ -151,7 +191,7 @@ def candidate_ppo(env: VectorEnv, seed: int, **options: Any) -> stable_baselines
     )
 
 
-def candidate_dqn(env: VectorEnv, seed: int, **options: Any) -> stable_baselines3.DQN:
+def candidate_dqn(env: VectorEnv, seed: int, **options: Any) -> RowwiseDQN:
     """Return Stable-Baselines3's DQN with our CandidateQPolicy, learning as our DQN does by default.
 
     Args:
@@ -169,13 +209,14 @@ def candidate_dqn(env: VectorEnv, seed: int, **options: Any) -> stable_baselines
         "exploration_fraction": 0.3,
         "exploration_final_eps": 0.02,
     }
-    return stable_baselines3.DQN(
+    model = stable_baselines3.DQN(
         agents.CandidateQPolicy,  # type: ignore[arg-type]  # likewise
         agents.VectorEnvAdapter(env),
         **{"gamma": 1.0, **like_ours, **options},
         policy_kwargs=_candidates(env),
         seed=seed,
     )
+    return RowwiseDQN(model, np.random.default_rng(seed))
 
 
 def _candidates(env: Any) -> dict[str, Any]:

@@ -42,16 +42,20 @@ def versions() -> dict[str, str]:
 
 @cache
 def revision() -> str | None:
-    """Return the git revision of the code, with "+" where the working tree differs; None outside a checkout."""
+    """Return the git revision of the code, with "+" where its working tree differs; None outside a checkout.
+
+    It is read once in a process: to be called when the code is loaded, not when it has run.
+    """
 
     def git(*arguments: str) -> str:
-        root = Path(__file__).parent
+        here = Path(__file__).parent
         return subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=30
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=30
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "*.py")
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else the checkout is somebody else's
+        changed = git("status", "--porcelain", "--", ":/*.py")
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None

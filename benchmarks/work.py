@@ -105,6 +105,7 @@ def make_row(trial: Trial, threads: int, report: Report) -> Row:
     from . import machine
 
     torch.set_num_threads(threads)
+    revision = machine.revision()  # of the code that runs, whatever is committed meanwhile
     started, computed = time.perf_counter(), time.process_time()
     when = datetime.now(UTC).isoformat(timespec="seconds")
     fields = resolve(trial.experiment.trial)(trial.experiment, trial.seed, report)
@@ -120,7 +121,7 @@ def make_row(trial: Trial, threads: int, report: Report) -> Row:
         "started": when,
         "threads": threads,
         "versions": machine.versions(),
-        "revision": machine.revision(),
+        "revision": revision,
         "hardware": machine.hardware(),
     }
     json.dumps(row, allow_nan=False)  # a NaN is the trial's failure, to be told as one
