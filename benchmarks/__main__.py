@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from .arguments import count
 from .errors import UserError
 from .rows import RowWarning
 
@@ -96,17 +97,17 @@ def _parser() -> argparse.ArgumentParser:
                               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     run.add_argument("suite", help="a name that `list` shows")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the rows go (default: runs/SUITE)")
-    run.add_argument("--jobs", type=_count, metavar="N", help="trials at a time (default: one a core)")
-    run.add_argument("--threads", type=_count, metavar="N", help="of each trial (default: the cores shared out; "
+    run.add_argument("--jobs", type=count, metavar="N", help="trials at a time (default: one a core)")
+    run.add_argument("--threads", type=count, metavar="N", help="of each trial (default: the cores shared out; "
                      "with --ray ADDRESS: 1)")  # fmt: skip
-    run.add_argument("--seeds", type=int, metavar="N", help="seeds of each experiment (default: the suite's)")
+    run.add_argument("--seeds", type=count, metavar="N", help="seeds of each experiment (default: the suite's)")
     run.add_argument("--only", metavar="PATTERN", help="experiments whose name or tag matches, such as 'Copy / *'")
     run.add_argument("--agent", action="append", default=[], metavar="AGENT", help="run this agent, not the "
                      "suite's: [NAME=]MODULE:FACTORY[{KEYWORDS}]; may be repeated")  # fmt: skip
     run.add_argument("--env", action="append", default=[], metavar="ENV", help="run on this environment, not on "
                      "the suite's tasks: [NAME=]ID[{KEYWORDS}]; may be repeated")  # fmt: skip
-    run.add_argument("--steps", type=_count, metavar="N", help="steps of training (default: the suite's)")
-    run.add_argument("--timeout", type=_count, metavar="SECONDS", help="a trial that takes longer is ended and has "
+    run.add_argument("--steps", type=count, metavar="N", help="steps of training (default: the suite's)")
+    run.add_argument("--timeout", type=count, metavar="SECONDS", help="a trial that takes longer is ended and has "
                      "failed (default: none is)")  # fmt: skip
     run.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: 'auto', HOST:PORT, or 'local' to "
                      "start one here (needs text-envs[ray])")  # fmt: skip
@@ -129,12 +130,6 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("speed", help="side-by-side timings against stock SB3 and others", add_help=False)
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}; give at least 1")
-    return int(text)
 
 
 def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:

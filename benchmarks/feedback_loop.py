@@ -264,13 +264,12 @@ def trial(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
             reward, fields = learn_reward(
                 found, seed, Path(scratch), lambda done: report(0.1 + 0.4 * done), **options
             )
-        began = time.perf_counter()
-        curve = follow(found, reward, experiment.steps, seed, price, lambda done: report(0.5 + 0.5 * done))
+        curve, seconds = follow(found, reward, experiment.steps, seed, price, lambda done: report(0.5 + 0.5 * done))
     return {
         **fields,
         "checkpoints": found.gold.mean(axis=1).tolist(),
         "steps": experiment.steps,
-        "train_seconds": round(time.perf_counter() - began, 3),
+        "train_seconds": round(seconds, 3),
         "points": curve,
     }
 
@@ -338,8 +337,10 @@ def _agreement(
 
 def follow(
     found: Source, reward: Callable[..., list[float]], steps: int, seed: int, kl_coef: float, report: Report
-) -> list[dict[str, float]]:
-    """Return gold reward, proxy reward and KL as PPO on the proxy goes on, from the weak checkpoint.
+) -> tuple[list[dict[str, float]], float]:
+    """Return gold reward, proxy reward and KL as PPO on the proxy goes on, and the seconds it trained.
+
+    It begins with the weak checkpoint.
 
     The proxy is standardised over what that checkpoint says, so that a nat costs the same under every reward.
     """
@@ -359,21 +360,30 @@ def follow(
         **_LEARN,
     )
     curve = _Curve(fresh, derived_seed(seed, _MEASURE), steps, report)
+    began = time.perf_counter()
     agent.learn(steps, callback=curve)
+    seconds = time.perf_counter() - began - curve.paused
     curve.add()
     env.close()
     fresh.close()
     worth = found.gold[WEAK, first]
-    return [{**p, "gold_standard": float((p["gold"] - worth.mean()) / worth.std())} for p in curve.points]
+    points = [{**p, "gold_standard": float((p["gold"] - worth.mean()) / worth.std())} for p in curve.points]
+    return points, seconds
 
 
 class _Curve(BaseCallback):
-    """Measures gold reward, proxy reward and KL on fresh episodes, the same prompts each time."""
+    """Measures gold reward, proxy reward and KL on fresh episodes, the same prompts each time.
+
+    Attributes:
+        points: what was measured.
+        paused: seconds that were not training.
+    """
 
     def __init__(self, env: TokenVectorEnv, seed: int, total: int, report: Report) -> None:
         super().__init__()
         self.env, self.seed, self.total, self.report = env, seed, total, report
         self.points: list[dict[str, float]] = []
+        self.paused = 0.0
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps >= len(self.points) * self.total / POINTS:
@@ -384,6 +394,7 @@ class _Curve(BaseCallback):
 
     def add(self) -> None:
         """Measure now."""
+        began = time.perf_counter()
         with torch.random.fork_rng():
             proxy, kl, infos = play(self.model, self.env, self.seed)
         worth = infos["final_info"]["gold"]
@@ -395,4 +406,5 @@ class _Curve(BaseCallback):
                 **with_error("kl", kl),
             }
         )
+        self.paused += time.perf_counter() - began
         self.report(min(1.0, self.num_timesteps / self.total))

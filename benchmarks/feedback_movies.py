@@ -29,15 +29,16 @@ def trial(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
     """Return the fields of a row: a proxy's accuracy on all held-out pairs, beside VADER's on the same ones."""
     reviews = load_prompts("movie_reviews").unique()
     test = reviews.split("test")
-    began = time.perf_counter()
     fields: dict[str, Any] = {}
+    seconds = 0.0
     values = vader = np.array(VaderSentiment()([""] * len(test), list(test.texts)))
     if experiment.agent_kwargs:
         with tempfile.TemporaryDirectory() as scratch:
+            began = time.perf_counter()
             reward, fields = _learned(reviews.split("train"), seed, Path(scratch), **experiment.agent_kwargs)
+            seconds = time.perf_counter() - began
             report(0.9)
             values = np.array(reward([""] * len(test), list(test.texts)))
-    seconds = time.perf_counter() - began
     ratings = np.array(test.columns["rating"])
     rng = np.random.default_rng([seed, _BOOTSTRAP])
     return {

@@ -12,18 +12,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from .drawing import GRID, INK, MUTED, PAPER, Figure, Ink, as_svg, drawing
+from .stats import Curve
 
 Reals = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line with its band; all arrays have one length."""
-
-    x: Reals
-    mean: Reals
-    low: Reals
-    high: Reals
 
 
 @dataclass(frozen=True)

@@ -172,13 +172,13 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         (kl.tolist(), reward.tolist()),
         points,
         inks(list(by_agent)),
-        caption=f"A cross is one seed at one price of a nat: {EPISODES:,} sampled episodes, 1.96 standard errors. "
+        caption=f"A cross is one seed at one KL coefficient: {EPISODES:,} sampled episodes, 1.96 standard errors. "
         "The line is the largest reward at each KL, computed exactly.",
     )
     env.close()
     text = (
         "How much reward a policy buys with its distance from a language model, an n-gram of the environment. "
-        "PPO pays the price in its reward, DQN draws from reference * exp(Q / price).",
+        "PPO pays KL times the coefficient in its reward, DQN draws from reference * exp(Q / coefficient).",
     )
     return [Section("The exact frontier", text, (figure,), (_table(by_agent),))]
 
@@ -205,9 +205,9 @@ def _table(by_agent: Mapping[str, Sequence[Row]]) -> Table:
                     Cell(str(len(seeds))),
                 )
             )
-    header = ("agent", "price of a nat", "KL, nats", "reward", "best at this KL", "below", "worst seed", "seeds")
+    header = ("agent", "KL coefficient", "KL, nats", "reward", "best at this KL", "gap", "worst seed", "seeds")
     caption = (
-        "Means over seeds. Best at this KL: the exact frontier where the policy's own KL lies. Below: by how much "
+        "Means over seeds. Best at this KL: the exact frontier where the policy's own KL lies. Gap: by how much "
         "the reward misses it, as a share of what lies between the language model's reward and the optimum."
     )
     return Table(header, tuple(lines), caption, labels=2, in_readme=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, Self
 
-from .work import Message, Trial, attempt, out_of_time, pin_threads, seldom
+from .work import Message, Trial, Unheard, attempt, out_of_time, pin_threads, seldom
 
 
 class Pool(Protocol):
@@ -167,7 +167,10 @@ def _work(connection: Connection, threads: int) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     def progress(fraction: float) -> None:
-        connection.send(("progress", fraction))
+        try:
+            connection.send(("progress", fraction))
+        except ConnectionError as error:
+            raise Unheard from error
 
     with _parent_may_leave():
         while True:
@@ -187,5 +190,5 @@ def _leave_with_parent() -> None:
 def _parent_may_leave() -> Iterator[None]:
     try:
         yield
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (EOFError, ConnectionError, Unheard):
         return

@@ -74,7 +74,8 @@ def suite() -> Suite:
         yield row(task, f"best of {BEST_OF}", "measure_best_of")
         yield row(task, "PPO", "train_ppo", steps=task.steps, **LEARN)
 
-    trl = row(TASKS[0], "TRL GRPO", "train_grpo", steps=40_320, learning_rate=1e-4, beta=0.02, batch=16)
+    settings = {"learning_rate": 1e-4, "beta": 0.02, "batch": 16, "gradient_checkpointing": False}
+    trl = row(TASKS[0], "TRL GRPO", "train_grpo", steps=TASKS[0].steps, **settings)
     sentiment, *others = map(rows, TASKS)
     return Suite(
         name="real",
@@ -132,7 +133,7 @@ def measure(completions: Completions) -> Measurement:
     )
 
 
-class Judge:
+class Evaluator:
     """Held-out prompts and the reference model, in float32: every agent of the suite is measured by it.
 
     Args:
@@ -150,7 +151,7 @@ class Judge:
         return TransformerPolicy(space, actions, lambda _: 0.0, model=model).to(_device())  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def listen(self, policy: TransformerPolicy, count: int, draw: int = 0) -> Completions:
+    def sample(self, policy: TransformerPolicy, count: int, draw: int = 0) -> Completions:
         """Return `count` sampled completions; every call has the same prompts in the same order."""
         torch.manual_seed(self.seed + draw)
         env, quota = self.env, -(-count // self.env.num_envs)
@@ -216,8 +217,8 @@ class Clock:
 
 def measure_reference(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
     """Return the row of the untrained model."""
-    judge = Judge(experiment, seed)
-    return _row(judge.listen(judge.reference, experiment.eval_episodes))
+    evaluator = Evaluator(experiment, seed)
+    return _row(evaluator.sample(evaluator.reference, experiment.eval_episodes))
 
 
 def measure_best_of(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
@@ -225,10 +226,10 @@ def measure_best_of(experiment: Experiment, seed: int, report: Report) -> dict[s
 
     Its KL is the closed form log n - (n - 1) / n, an upper bound (Beirami et al. 2024, arXiv:2401.01879).
     """
-    judge = Judge(experiment, seed)
+    evaluator = Evaluator(experiment, seed)
     draws = []
     for draw in range(BEST_OF):
-        draws.append(judge.listen(judge.reference, experiment.eval_episodes, draw))
+        draws.append(evaluator.sample(evaluator.reference, experiment.eval_episodes, draw))
         report((draw + 1) / BEST_OF)
     best = np.argmax([draw.rewards for draw in draws], axis=0)
     kl = np.log(BEST_OF) - (BEST_OF - 1) / BEST_OF
@@ -247,14 +248,14 @@ class Progress:
     """Collects a training's curve: the running figures, and held-out measurements at even intervals.
 
     Args:
-        judge: measures.
+        evaluator: measures.
         steps: tokens of the whole training.
         report: told the finished fraction.
         checkpoints: held-out measurements on the way.
     """
 
-    def __init__(self, judge: Judge, steps: int, report: Report, checkpoints: int = 3) -> None:
-        self.judge, self.steps, self.report = judge, steps, report
+    def __init__(self, evaluator: Evaluator, steps: int, report: Report, checkpoints: int = 3) -> None:
+        self.evaluator, self.steps, self.report = evaluator, steps, report
         self.every = steps / (checkpoints + 1)
         self.clock = Clock()
         self.training: list[tuple[float, int, float, float | None]] = []
@@ -270,7 +271,7 @@ class Progress:
     def measure(self, tokens: int, policy: Callable[[], TransformerPolicy], count: int) -> Completions:
         """Measure on held-out prompts while the clock stands still."""
         with self.clock.paused(), torch.random.fork_rng():
-            completions = self.judge.listen(policy(), count)
+            completions = self.evaluator.sample(policy(), count)
         point = {"seconds": round(self.clock(), 2), "tokens": tokens, **asdict(measure(completions))}
         self.held_out.append(point)
         return completions
@@ -290,7 +291,7 @@ class Progress:
 
 def train_ppo(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
     """Return the row of our PPO: LoRA rank 16 on all linear layers, bfloat16, KL to the base model."""
-    judge = Judge(experiment, seed)
+    evaluator = Evaluator(experiment, seed)
     env = _make_env(experiment, experiment.num_envs, "train")
     model = PPO(
         "TransformerPolicy",
@@ -305,10 +306,10 @@ def train_ppo(experiment: Experiment, seed: int, report: Report) -> dict[str, An
         seed=derived_seed(seed, _TRAIN),
         **experiment.agent_kwargs,
     )
-    progress = Progress(judge, experiment.steps, report)
+    progress = Progress(evaluator, experiment.steps, report)
     model.learn(experiment.steps, callback=_PPOCurve(progress))
     return progress.row(
-        model.num_timesteps, lambda: judge.policy(model.policy.backbone.merged()), experiment.eval_episodes
+        model.num_timesteps, lambda: evaluator.policy(model.policy.backbone.merged()), experiment.eval_episodes
     )
 
 
@@ -328,9 +329,9 @@ class _PPOCurve(BaseCallback):
         if not self.rewards:
             return
         reward, self.rewards = float(np.mean(self.rewards)), []
-        judge, model = self.progress.judge, cast(PPO, self.model)
+        evaluator, model = self.progress.evaluator, cast(PPO, self.model)
         self.progress.add(
-            self.num_timesteps, reward, model.kl.observed, lambda: judge.policy(model.policy.backbone.merged())
+            self.num_timesteps, reward, model.kl.observed, lambda: evaluator.policy(model.policy.backbone.merged())
         )
 
 
@@ -341,12 +342,12 @@ def train_grpo(experiment: Experiment, seed: int, report: Report) -> dict[str, A
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    judge = Judge(experiment, seed)
+    evaluator = Evaluator(experiment, seed)
     env = _make_env(experiment, experiment.num_envs, "train")
     options = experiment.agent_kwargs
     batch, longest = options["batch"], experiment.env_kwargs["max_new_tokens"]
     folder = smollm2_folder()
-    progress = Progress(judge, experiment.steps, report)
+    progress = Progress(evaluator, experiment.steps, report)
 
     with tempfile.TemporaryDirectory() as scratch:
         trainer = GRPOTrainer(
@@ -359,6 +360,7 @@ def train_grpo(experiment: Experiment, seed: int, report: Report) -> dict[str, A
                 learning_rate=options["learning_rate"],
                 lr_scheduler_type="constant",
                 beta=options["beta"],
+                gradient_checkpointing=options["gradient_checkpointing"],
                 max_steps=-(-experiment.steps // (batch * longest)),
                 logging_steps=1,
                 save_strategy="no",
@@ -373,7 +375,7 @@ def train_grpo(experiment: Experiment, seed: int, report: Report) -> dict[str, A
         )
 
         def policy() -> TransformerPolicy:
-            return judge.policy(cast(Any, copy.deepcopy(trainer.model)).merge_and_unload())
+            return evaluator.policy(cast(Any, copy.deepcopy(trainer.model)).merge_and_unload())
 
         tokens = 0
 

@@ -45,11 +45,11 @@ def make(results: Results, folder: Path) -> Document:
         else ()
     )
     return Document(
-        title=f"text-envs benchmark: {', '.join(results.suites)}",
+        title=f"text-envs benchmark: {results.suite}",
         subtitle=(
             f"{many(len(results.rows), 'trial')}, {many(len(results.agents), 'agent')}, "
             f"{many(len(results.tasks), 'task')}, {many(len({row['seed'] for row in results.rows}), 'seed')}; "
-            f"{report_runs.duration(seconds)} of work, {results.rows[-1]['started'][:10]}"
+            f"{report_runs.duration(seconds)} of work, {_days(results)}"
         ),
         warnings=tuple(_warnings(results)),
         sections=(
@@ -62,6 +62,12 @@ def make(results: Results, folder: Path) -> Document:
         ),
         look=look,
     )
+
+
+def _days(results: Results) -> str:
+    """Return on which day the trials began, or on which first and last."""
+    days = sorted({row["started"][:10] for row in results.rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def _warnings(results: Results) -> Iterable[str]:
@@ -78,6 +84,8 @@ def _warnings(results: Results) -> Iterable[str]:
     for agent in results.agents:
         if results.tasks_of(agent) and (missing := results.missing(agent)):
             lacking.setdefault(tuple(missing), []).append(agent)
+    if apart := [a for a in results.agents if results.tasks_of(a) and not results.matrix(a, "sampled").size]:
+        yield f"No seed of {'; '.join(apart)} has every task: aggregates are of seeds that do, so there are none."
     for missing_tasks, agents in lacking.items():
         one = len(agents) == 1
         yield (
@@ -93,14 +101,10 @@ def _warnings(results: Results) -> Iterable[str]:
 
 
 def _added(results: Results) -> Iterable[Section]:
-    """Yield the sections that the suites add: what they are about, so they come first."""
-    for name in results.suites:
-        try:
-            hook = suites.get(name).sections
-        except ValueError:
-            continue
-        if hook is not None:
-            yield from suites.resolve(hook)([row for row in results.rows if row["suite"] == name])
+    """Yield the sections that the suite adds: what it is about, so they come first."""
+    hook = suites.get(results.suite).sections if results.suite in suites.NAMES else None
+    if hook is not None:
+        yield from suites.resolve(hook)(results.rows)
 
 
 def _failures(results: Results) -> Iterable[Section]:

@@ -47,11 +47,11 @@ def what_was_run(results: Results) -> Section:
         *(text_row("versions", versions) for versions in sorted({_versions(row) for row in results.rows})),
         text_row("revision", ", ".join(revisions) + changed),
     )
-    text = (
-        "Each trial trains one agent with one seed in a process of its own and then plays fresh episodes "
-        "twice, once with sampled and once with greedy actions (for DQN, sampled means its final "
-        "exploration rate). The evaluation's prompts come from seeds that training never used.",
+    played = (
+        "It then plays fresh episodes twice, once with sampled and once with greedy actions (for DQN, sampled "
+        "means its final exploration rate), whose prompts come from seeds that training never used."
     )
+    text = (f"Each trial is one agent with one seed. {played if results.scored else ''}".strip(),)
     tables = (
         Table(("task", "environment"), tuple(text_row(*pair) for pair in environments), labels=2),
         Table(("agent", "made by", "tasks", "steps"), agents, labels=4),
@@ -68,7 +68,7 @@ def cost(results: Results) -> Section:
     header = ("agent", "trials", "environment steps", "tokens", "training", "in all", "CPU", "steps/s")
     told = [column for column in range(len(header)) if any(row[column].text for row in rows)]
     caption = (
-        "Sums over the agent's trials. In all: evaluation and start included. CPU: time on a core, where every "
+        "Sums over the agent's trials. In all: evaluation included. CPU: time on a core, where every "
         "trial counted it; less than the time in all means that other work shared the machine. At token level a "
         "step is a token; tokens are told where a trial counts them. Energy was not measured and is not estimated."
     )
@@ -96,7 +96,7 @@ def _cost_row(name: str, rows: Sequence[Row]) -> tuple[Cell, ...]:
 def how_to_repeat(results: Results, folder: Path) -> Section:
     """Return the section with the commands that make the rows again, all of them and each."""
     count = max((row["seed"] for row in results.rows), default=0) + 1
-    runs = {_run(row) if own.TAG in row["experiment"]["tags"] else _run(row)[:4]: None for row in results.rows}
+    runs = {_run(row): None for row in results.rows}
     where = _out(folder)
     lines = [shlex.join([*run, "--seeds", str(count), "--out", where]) for run in runs]
     text = (

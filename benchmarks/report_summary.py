@@ -40,6 +40,7 @@ def summary(results: Results, look: Mapping[str, Ink], in_readme: bool = True) -
     figures = [*_interval_figure(results, overall, look), *(_profile_figure(results, look) if several else [])]
     tables = [
         replace(_score_table(results, overall if several else {}), in_readme=in_readme),
+        *(replace(table, in_readme=in_readme) for table in _target_table(results)),
         *(_aggregate_table(results, overall["sampled"]) if several else []),
         *_improvement_table(results, list(overall["sampled"])),
     ]
@@ -66,6 +67,13 @@ def by_task(agents: Sequence[str], columns: Mapping[str, Sequence[Cell]], captio
     return Table(("task", *agents), tuple(rows), caption)
 
 
+def named(results: Results, agent: str) -> str:
+    """Return an agent's name, with a note where its aggregates are over some of the tasks only."""
+    if not results.missing(agent):
+        return agent
+    return f"{agent} ({len(results.tasks_of(agent))} of {len(results.normalized_tasks)} tasks)"
+
+
 def estimate_cells(column: Sequence[Estimate | None], lower_is_better: bool = False) -> list[Cell]:
     """Return cells with bars, marked where no other interval lies wholly on the better side."""
     sign = -1 if lower_is_better else 1
@@ -82,7 +90,7 @@ def _interval_figure(
     results: Results, overall: Mapping[str, Mapping[str, Mapping[str, Estimate]]], look: Mapping[str, Ink]
 ) -> Iterable[Figure]:
     points = {
-        _named(results, agent): [
+        named(results, agent): [
             Point(e.value, e.low, e.high, hollow=mode == "greedy")
             for mode in MODES
             for e in [overall[mode][agent]["IQM"]]
@@ -94,7 +102,7 @@ def _interval_figure(
             "summary",
             "Normalised score over all tasks (IQM)",
             points,
-            {_named(results, agent): ink for agent, ink in look.items()},
+            {named(results, agent): ink for agent, ink in look.items()},
             "normalised score (0 = random, 1 = optimal)",
             caption="A point is the interquartile mean over seeds and tasks, a line its 95% interval; "
             "filled: actions sampled (DQN: with its final exploration rate), hollow: greedy.",
@@ -103,13 +111,13 @@ def _interval_figure(
 
 def _profile_figure(results: Results, look: Mapping[str, Ink]) -> Iterable[Figure]:
     found = {agent: results.profile(agent, _THRESHOLDS) for agent in results.agents}
-    profiles = {agent: profile for agent, profile in found.items() if profile is not None}
+    profiles = {named(results, agent): profile for agent, profile in found.items() if profile is not None}
     if profiles:
         yield performance_profiles(
             "profiles",
             "Performance profiles",
             profiles,
-            look,
+            {named(results, agent): ink for agent, ink in look.items()},
             caption="Which share of an agent's runs, over all tasks and seeds, scores more than τ, with actions "
             "sampled. Higher is better; where a line crosses one half is the median. Bands: 95% intervals.",
         )
@@ -121,17 +129,65 @@ def _score_table(results: Results, overall: Mapping[str, Mapping[str, Mapping[st
     for mode, found in overall.items():
         columns[f"all, {mode}"] = _overall_cells(results, found, results.agents, "IQM")
     for task in results.tasks:
-        columns[task] = estimate_cells([results.task_estimate(task, a, "sampled") for a in results.agents])
+        cells = estimate_cells([results.task_estimate(task, a, "sampled") for a in results.agents])
+        columns[task] = _ranked(results, cells)
+    meant = (
+        "Bold: no other agent's interval lies wholly above."
+        if results.target is None
+        else f"A run stops at a training score of {results.target:g}: see how many steps that took."
+    )
     raw = [task for task in results.tasks if task not in results.normalized_tasks]
     note = f" Mean returns, not normalised: {', '.join(raw)}." if raw else ""
     episodes = min(row["evaluation"]["sampled"]["episodes"] for row in results.scored)
     caption = (
-        f"Normalised score [95% interval], {many(results.fewest_seeds(), 'seed')}, "
-        f"{episodes} evaluation episodes each; a task's numbers: sampled actions, mean over seeds. "
-        "Bold: no other agent's interval lies wholly above. "
-        f"{_INTERVALS}{_partial_note(results)}{note}"
+        f"Normalised score [95% interval], {_seeds(results)}, {episodes} evaluation episodes each; a task's "
+        "numbers: sampled actions (DQN: with its final exploration rate), mean over seeds. "
+        f"{meant} {_budgets(results)} {_INTERVALS}{_partial_note(results)}{note}"
     )
     return by_task(results.agents, columns, caption)
+
+
+def _target_table(results: Results) -> Iterable[Table]:
+    """Yield the steps that each agent took to reach the target, where runs stop there."""
+    if results.target is None:
+        return
+    agents = [agent for agent in results.agents if any(results.solved(task, agent) for task in results.tasks)]
+    columns: dict[str, list[Cell]] = {}
+    for task in results.tasks:
+        solved = [results.solved(task, agent) for agent in agents]
+        by_all = [s.steps if s is not None and s.reached == s.runs else None for s in solved]
+        columns[task] = [
+            Cell("" if s is None else str(s), best=cell.best)
+            for s, cell in zip(solved, estimate_cells(by_all, lower_is_better=True), strict=True)
+        ]
+    caption = (
+        f"Steps of training until the score of its episodes, exploration included, was {results.target:g} "
+        "[95% interval], mean over the runs that got there. Bold: every run did, and no other agent's interval "
+        "lies wholly below."
+    )
+    yield by_task(agents, columns, caption)
+
+
+def _seeds(results: Results) -> str:
+    """Return how many seeds the experiments have."""
+    counts = sorted({len(rows) for rows in results.experiments.values()})
+    return many(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def _budgets(results: Results) -> str:
+    """Return for how many steps each agent was trained."""
+    steps: dict[str, list[int]] = {}
+    for row in results.scored:
+        if row["experiment"]["steps"]:
+            steps.setdefault(row["experiment"]["agent"], []).append(row["experiment"]["steps"])
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for agent, counts in steps.items():
+        alike.setdefault(tuple(sorted(set(counts))), []).append(agent)
+    told = [
+        f"{' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} ({'; '.join(agents)})"
+        for counts, agents in alike.items()
+    ]
+    return f"Steps of training: {', '.join(told)}." if told else ""
 
 
 def _aggregate_table(results: Results, overall: Mapping[str, Mapping[str, Estimate]]) -> Iterable[Table]:
@@ -170,7 +226,7 @@ def _overall_cells(
 ) -> list[Cell]:
     """Return a cell for each agent's aggregate; one over some of the tasks says so and is not compared."""
     whole = [overall[agent][name] if agent in overall and not results.missing(agent) else None for agent in agents]
-    cells = estimate_cells(whole, lower_is_better=name == "optimality gap")
+    cells = _ranked(results, estimate_cells(whole, lower_is_better=name == "optimality gap"))
     for i, agent in enumerate(agents):
         if agent in overall and results.missing(agent):
             e = overall[agent][name]
@@ -179,13 +235,11 @@ def _overall_cells(
     return cells
 
 
+def _ranked(results: Results, cells: list[Cell]) -> list[Cell]:
+    """Return cells of scores; where runs stop at a target, scores tell nothing of who is better."""
+    return cells if results.target is None else [replace(cell, best=False) for cell in cells]
+
+
 def _partial_note(results: Results) -> str:
     partial = any(results.tasks_of(agent) and results.missing(agent) for agent in results.agents)
     return ' With "k of n": over k of the n tasks only, and not compared.' if partial else ""
-
-
-def _named(results: Results, agent: str) -> str:
-    """Return an agent's name, with a note where its aggregates are over some of the tasks only."""
-    if not results.missing(agent):
-        return agent
-    return f"{agent} ({len(results.tasks_of(agent))} of {len(results.normalized_tasks)} tasks)"

@@ -11,7 +11,7 @@ from .document import Cell, Sample, Samples, Section, Table, slugs
 from .drawing import Figure, Ink
 from .figures import Curve, learning_curves
 from .report_runs import environment
-from .report_summary import by_task, estimate_cells
+from .report_summary import by_task, estimate_cells, named
 from .rows import Row
 from .scores import LEVELS, MODES, Results, curve, number
 
@@ -38,7 +38,8 @@ def curves(results: Results, look: Mapping[str, Ink]) -> Iterable[Section]:
     if figures:
         text = (
             "Clean return of the training episodes, exploration included: mean over seeds, with a band of "
-            "95% bootstrap intervals. Dotted lines are agents that do not learn.",
+            "95% bootstrap intervals. What learns from demonstrations plays episodes of its own, and its steps are "
+            "demonstrated tokens. Dotted lines are agents that do not learn.",
         )
         yield Section("Learning curves", text, tuple(figures))
 
@@ -58,7 +59,8 @@ def efficiency(results: Results) -> Iterable[Section]:
     caption = (
         "How many runs, over all tasks and seeds, reached a share of the optimum in training, exploration "
         "included; and the area under the learning curve, which is the mean training score over the budget of "
-        "steps, averaged over tasks. Budgets differ between agents: see Cost."
+        "steps, averaged over tasks; not of what learns from demonstrations. Budgets differ between agents: see "
+        "What was run."
     )
     folds = (
         *(fold(f"Steps to {level:.0%}", partial(_steps, results, i)) for i, level in enumerate(LEVELS)),
@@ -72,11 +74,12 @@ def _efficiency_row(results: Results, agent: str) -> tuple[Cell, ...]:
     tasks = results.normalized_tasks
     found = [levels for task in tasks if (levels := results.efficiency(task, agent))]
     reached = np.array([[(e.reached, e.runs) for e in levels] for levels in found]).sum(axis=0)  # (levels, 2)
-    area = np.mean([e.value for task in tasks if (e := results.auc(task, agent)) is not None])
+    areas = [e.value for task in tasks if (e := results.auc(task, agent)) is not None]
+    area = float(np.mean(areas)) if areas else None
     return (
-        Cell(agent, agent=agent),
+        Cell(named(results, agent), agent=agent),
         *(Cell(f"{some} of {every}", level=some / every) for some, every in reached.tolist()),
-        Cell(number(float(area)), level=float(np.clip(area, 0, 1))),
+        Cell("") if area is None else Cell(number(area), level=float(np.clip(area, 0, 1))),
     )
 
 

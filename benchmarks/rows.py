@@ -25,7 +25,7 @@ _KEY: Mapping[str, type] = {"key": str}
 RESULT: Mapping[str, type] = {
     **_KEY, "suite": str, "experiment": dict, "seed": int, "started": str, "versions": dict, "hardware": dict
 }  # fmt: skip
-FAILURE: Mapping[str, type] = {**_KEY, "trial": str, "error": str}
+FAILURE: Mapping[str, type] = {**_KEY, "trial": str, "when": str, "error": str}
 _JSON_NAMES = {str: "text", int: "whole number", dict: "object"}
 
 
@@ -69,8 +69,9 @@ def read_rows(path: Path, fields: Mapping[str, type] = _KEY) -> list[Row]:
             ) from error
         if not isinstance(row, dict):
             raise RowError(f"{path}:{number}: not a row (an object with a 'key'): {line[:80]!r}; delete this line")
-        if row.get("schema", 1) != SCHEMA:
-            foreign.add(str(row["schema"]))
+        schema = row.get("schema", 1)
+        if schema != SCHEMA:
+            foreign.add(str(schema))
             continue
         for name, kind in fields.items():
             if not isinstance(row.get(name), kind):

@@ -44,10 +44,11 @@ def prepare(options: argparse.Namespace, goes_on: bool) -> None:
     Raises:
         UserError: if one cannot be made or written, or holds what may not be overwritten.
     """
+    overwrite = options.overwrite or goes_on or _begun_before(options)
     if options.save is not None:
-        _prepare(options.save, "--save", (AGENT, MODEL), options.overwrite or goes_on)
+        _prepare(options.save, "--save", (AGENT, MODEL), overwrite)
     if options.log is not None:
-        _prepare(options.log, "--log", (PROGRESS, SAMPLES), options.overwrite or goes_on)
+        _prepare(options.log, "--log", (PROGRESS, SAMPLES), overwrite)
         if not goes_on:
             (options.log / SAMPLES).unlink(missing_ok=True)
     if options.checkpoint is not None:
@@ -102,6 +103,16 @@ def remember(options: argparse.Namespace) -> None:
     if options.checkpoint is not None:
         text = json.dumps(_definition(options), indent=1)
         write_whole(options.checkpoint / _RUN, lambda path: _write(path, text))
+
+
+def _begun_before(options: argparse.Namespace) -> bool:
+    """Return whether --resume finds the same run, killed before its first checkpoint: what it wrote is its own."""
+    if not options.resume:
+        return False
+    try:
+        return json.loads((options.checkpoint / _RUN).read_text(encoding="utf-8")) == _definition(options)
+    except (OSError, ValueError):
+        return False
 
 
 def _check_same_run(options: argparse.Namespace, path: Path) -> None:

@@ -49,7 +49,8 @@ def plan(suite: Suite, seeds: int | None = None, only: str | None = None) -> lis
     Raises:
         UserError: if the pattern matches nothing, or two experiments cannot be told apart.
     """
-    chosen = [e for e in suite.experiments if only is None or e.matches(only)]
+    named = [e for e in suite.experiments if e.name == only]  # which may be a part of another's name
+    chosen = named or [e for e in suite.experiments if only is None or e.matches(only)]
     if not chosen:
         names = "\n  ".join(experiment.name for experiment in suite.experiments)
         raise UserError(f"--only {only!r} matches no experiment of suite {suite.name!r}, which has\n  {names}")
@@ -70,9 +71,13 @@ def run(trials: Sequence[Trial], out: Path, pool: Pool, display: Display) -> int
     Raises:
         RowError: if `out` cannot be written, or its rows are not whole; nothing has been run then. Or if a row can
             no longer be appended: what was appended before is whole.
+        UserError: if `out` holds rows of another suite.
     """
     with open_for_append(out / ROWS) as rows:
         known = {row["key"]: row for row in read_rows(out / ROWS, RESULT)}
+        others = {row["suite"] for row in known.values()} - {trial.suite for trial in trials}
+        if others:
+            raise UserError(f"{out} holds rows of suite {min(others)!r}; choose another --out: a report is of one")
         done = [known[trial.key] for trial in trials if trial.key in known]
         waiting = [trial for trial in trials if trial.key not in known]
         if not waiting:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from . import stats, suites
 from .errors import UserError
-from .figures import Curve
 from .rows import FAILURE, RESULT, Row, read_rows
 from .runner import ERRORS, ROWS
+from .stats import Curve
+from .suites import DEMONSTRATED
 
 MODES = ("sampled", "greedy")
 FEW_SEEDS = 5  # below it a report warns
@@ -55,14 +56,12 @@ class Efficiency:
         reached: how many runs ever did.
         runs: how many there are.
         steps: mean over the runs that did, None if none.
-        seconds: the same of the training time.
     """
 
     level: float
     reached: int
     runs: int
     steps: Estimate | None
-    seconds: float | None
 
     def __str__(self) -> str:
         if self.steps is None:
@@ -75,7 +74,7 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Results:
-    """Rows of one folder, in the order of their suite.
+    """Rows of one folder and suite, in its order.
 
     Attributes:
         rows: what the report is about.
@@ -90,9 +89,14 @@ class Results:
     changed: int = 0
 
     @property
-    def suites(self) -> list[str]:
-        """The names of the suites that the rows come from."""
-        return _unique(row["suite"] for row in self.rows)
+    def suite(self) -> str:
+        """The name of the suite that the rows come from."""
+        return str(self.rows[0]["suite"])
+
+    @property
+    def target(self) -> float | None:
+        """The training score at which runs stop, None where they use up their steps."""
+        return max((row["experiment"].get("target") or 0.0 for row in self.rows), default=0.0) or None
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -185,17 +189,25 @@ class Results:
         rows = [row for row in self.of(task, agent) if row.get("curve")]
         if task not in self.normalized_tasks or not rows:
             return ()
-        return tuple(_efficiency(rows, level) for level in LEVELS)
+        return tuple(_efficiency(level, [_first_step(row, level) for row in rows]) for level in LEVELS)
+
+    def solved(self, task: str, agent: str) -> Efficiency | None:
+        """Return what it took to reach the target, None for what does not learn or has none."""
+        rows = [row for row in self.of(task, agent) if row["experiment"].get("target") is not None]
+        return _efficiency(rows[0]["experiment"]["target"], [row.get("reached") for row in rows]) if rows else None
 
     def auc(self, task: str, agent: str) -> Estimate | None:
-        """Return the mean score of the whole training (`stats.area_under_curve`), None for what does not learn."""
+        """Return the mean score of the whole training (`stats.area_under_curve`).
+
+        None for what does not learn, and for what learns from demonstrations: its curve is of other episodes.
+        """
         column = 3 if task in self.normalized_tasks else 2
         areas = [
             stats.area_under_curve(
                 [p[0] for p in row["curve"]], [p[column] for p in row["curve"]], _held_until(row)
             )
             for row in self.of(task, agent)
-            if row.get("curve")
+            if row.get("curve") and row["experiment"]["trial"] != DEMONSTRATED
         ]
         return estimate(stats.mean, np.array(areas)[:, None]) if areas else None
 
@@ -211,21 +223,22 @@ def load(folder: Path) -> Results:
     those of the newest row: scores of different settings are never mixed.
 
     Raises:
-        UserError: if it holds no rows, or one that is not whole.
+        UserError: if it holds no rows, one that is not whole, or those of several suites.
     """
     rows = {row["key"]: row for row in read_rows(folder / ROWS, RESULT)}
     if not rows:
         raise UserError(
             f"{folder / ROWS} holds no rows; run a suite first: text-envs bench run quick --out {folder}"
         )
-    failures = {entry["key"]: entry for entry in read_rows(folder / ERRORS, FAILURE) if entry["key"] not in rows}
-    suite_of = _suites(rows.values())
-    current = {
-        experiment.key(seed)
-        for suite in suite_of.values()
-        for experiment in (suite.experiments if suite else ())
-        for seed in {row["seed"] for row in rows.values()}
-    }
+    name, *others = _unique(row["suite"] for row in rows.values())
+    if others:
+        raise UserError(
+            f"{folder / ROWS} holds rows of the suites {', '.join([name, *others])}; a report is of one: give each "
+            "a folder of its own"
+        )
+    experiments = suites.get(name).experiments if name in suites.NAMES else ()
+    current = {e.key(seed) for e in experiments for seed in {row["seed"] for row in rows.values()}}
+    order = {(e.task, e.agent): place for place, e in enumerate(experiments)}
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows.values():
         groups.setdefault(_names(row), []).append(row)
@@ -234,33 +247,27 @@ def load(folder: Path) -> Results:
     for group in groups.values():
         candidates = [row for row in group if row["key"] in current] or group
         newest = max(candidates, key=lambda row: row["started"])
-        suite = suite_of[newest["suite"]]
-        named = suite is not None and _names(newest) in {(e.task, e.agent) for e in suite.experiments}
-        changed += named and newest["key"] not in current  # what a suite does not name is somebody's own
+        # what a suite does not name is somebody's own
+        changed += _names(newest) in order and newest["key"] not in current
         same = [row for row in candidates if settings(row) == settings(newest)]
         kept.append(sorted(same, key=lambda row: row["seed"]))
-    ordered = [row for group in sorted(kept, key=lambda group: _place(group[0], suite_of)) for row in group]
-    return Results(tuple(ordered), tuple(failures.values()), len(rows) - len(ordered), changed)
+    kept.sort(key=lambda group: (order.get(_names(group[0]), len(order)), *_names(group[0])))
+    ordered = [row for group in kept for row in group]
+    failures = tuple(_open_failures(read_rows(folder / ERRORS, FAILURE), rows.values()))
+    return Results(tuple(ordered), failures, len(rows) - len(ordered), changed)
 
 
-def _suites(rows: Iterable[Row]) -> dict[str, suites.Suite | None]:
-    """Return the suites that rows come from, None for those that there are no more."""
-    return {
-        name: suites.get(name) if name in suites.NAMES else None for name in _unique(row["suite"] for row in rows)
-    }
+def _open_failures(entries: Iterable[dict[str, Any]], rows: Iterable[Row]) -> Iterable[dict[str, Any]]:
+    """Return the last failure of each trial that has not succeeded since, perhaps with other settings."""
+    done = {(*_names(row), row["seed"]): row["started"] for row in sorted(rows, key=lambda row: row["started"])}
+    since = {f"{task} / {agent} / seed {seed}": started for (task, agent, seed), started in done.items()}
+    last = {entry["trial"]: entry for entry in entries}
+    return [entry for name, entry in last.items() if name not in since or since[name] < entry["when"]]
 
 
 def _names(row: Row) -> tuple[str, str]:
     """Return (task, agent)."""
     return row["experiment"]["task"], row["experiment"]["agent"]
-
-
-def _place(row: Row, suite_of: Mapping[str, suites.Suite | None]) -> tuple[int, int, str, str]:
-    """Return where a row's experiment stands among all."""
-    names = _names(row)
-    suite = suite_of[row["suite"]]
-    order = [(e.task, e.agent) for e in suite.experiments] if suite else []
-    return (list(suite_of).index(row["suite"]), order.index(names) if names in order else len(order), *names)
 
 
 def settings(row: Row) -> dict[str, Any]:
@@ -310,22 +317,16 @@ def _with_band(x: NDArray[np.float64], statistic: stats.Statistic, matrix: NDArr
     return Curve(x, statistic(matrix), low, high)
 
 
-def steps_to(rows: Sequence[Row], level: float) -> list[tuple[int, float]]:
-    """Return (steps, seconds) at which each seed's training score first reached a level; others are left out."""
-    reached = []
-    for row in rows:
-        first = next((point for point in row["curve"] if point[3] is not None and point[3] >= level), None)
-        if first is not None:
-            reached.append((first[0], first[1]))
-    return reached
+def _first_step(row: Row, level: float) -> int | None:
+    """Return the steps after which the training score first reached a level, None if it never did."""
+    return next((point[0] for point in row["curve"] if point[3] is not None and point[3] >= level), None)
 
 
-def _efficiency(rows: Sequence[Row], level: float) -> Efficiency:
-    reached = np.array(steps_to(rows, level), float).reshape(-1, 2)
-    if not len(reached):
-        return Efficiency(level, 0, len(rows), None, None)
-    steps = estimate(stats.mean, reached[:, [0]])
-    return Efficiency(level, len(reached), len(rows), steps, float(reached[:, 1].mean()))
+def _efficiency(level: float, steps: Sequence[int | None]) -> Efficiency:
+    """Return the efficiency of some runs, given the steps at which each reached the level."""
+    reached = np.array([count for count in steps if count is not None], float)
+    mean = estimate(stats.mean, reached[:, None]) if len(reached) else None
+    return Efficiency(level, len(reached), len(steps), mean)
 
 
 def _unique(items: Any) -> list[str]:

@@ -7,12 +7,23 @@ arXiv:2108.13264. Leading dimensions, where a function takes them, are resamples
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Scores = NDArray[np.float64]
 Statistic = Callable[..., NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line with its band; all arrays have one length."""
+
+    x: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
 
 def mean(scores: Scores) -> NDArray[np.float64]:

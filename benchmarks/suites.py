@@ -120,11 +120,12 @@ def resolve(path: str) -> Any:
 
 
 _BASELINES = "benchmarks.baselines"
+DEMONSTRATED = "benchmarks.trial:clone_and_evaluate"  # the trial of agents that learn from demonstrations
 AGENTS: Mapping[str, Mapping[str, Any]] = {  # name in tables -> the fields of `Experiment` that make it
     "random": {"factory": f"{_BASELINES}:random_agent"},
     "behaviour cloning": {
         "factory": f"{_BASELINES}:our_cloning",
-        "trial": "benchmarks.trial:clone_and_evaluate",
+        "trial": DEMONSTRATED,
     },
     "PPO": {"factory": f"{_BASELINES}:our_ppo"},
     "DQN": {"factory": f"{_BASELINES}:our_dqn"},

@@ -27,6 +27,7 @@ from agents.samples import SampleTexts
 from text_envs import TokenVectorEnv
 
 from . import run_files
+from .arguments import count
 from .errors import UserError
 from .evaluation import Evaluation, evaluate, make_env, normalize
 from .trial import derived_seed
@@ -118,21 +119,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reference", help="'initial', or a model: ppo and grpo stay near it, dqn explores by it "
                         "with --set exploration=reference")  # fmt: skip
     parser.add_argument("--kl-coef", type=float, help="ppo, grpo: what a nat of distance to it costs")
-    parser.add_argument("--group-size", type=_count, metavar="N",
+    parser.add_argument("--group-size", type=count, metavar="N",
                         help="grpo: episodes of each prompt; --num-envs is a multiple (default: 8)")  # fmt: skip
-    parser.add_argument("--steps", type=_count, default=100_000, help="environment steps (default: 100_000)")
-    parser.add_argument("--num-envs", type=_count, default=16, metavar="N", help="rows in a batch (default: 16)")
+    parser.add_argument("--steps", type=count, default=100_000, help="environment steps (default: 100_000)")
+    parser.add_argument("--num-envs", type=count, default=16, metavar="N", help="rows in a batch (default: 16)")
     parser.add_argument("--env", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="keywords of the environment, such as dense=True prompts=my.txt")  # fmt: skip
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="keywords of the algorithm, such as learning_rate=1e-4 n_steps=32")  # fmt: skip
-    parser.add_argument("--eval-episodes", type=_count, default=256, metavar="N", help="(default: 256)")
+    parser.add_argument("--eval-episodes", type=count, default=256, metavar="N", help="(default: 256)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--save", type=Path, metavar="DIR", help="where the agent and the model go")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR",
                         help="where checkpoints of the whole run go; the last 3 stay")  # fmt: skip
-    parser.add_argument("--checkpoint-every", type=_count, default=10_000, metavar="STEPS",
+    parser.add_argument("--checkpoint-every", type=count, default=10_000, metavar="STEPS",
                         help="steps between them (default: 10_000)")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
                         help="go on from the last of --checkpoint as if the run had not stopped; begin if there is "
@@ -145,18 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1, such as 64 or 50_000")
-    return value
-
-
 def _size_of_samples(text: str) -> int:
-    return 0 if text == "0" else _count(text)
+    return 0 if text == "0" else count(text)
 
 
 def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, Any]:

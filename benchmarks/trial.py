@@ -17,8 +17,7 @@ from text_envs import TokenVectorEnv
 from .evaluation import Evaluation, evaluate, make_env, normalize
 from .own import as_agent
 from .suites import Experiment, resolve
-
-Report = Callable[[float], None]  # called with the finished fraction of the trial
+from .work import Report
 
 CURVE_POINTS = 40
 SAMPLES = 9

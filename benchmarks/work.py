@@ -21,7 +21,7 @@ REPORT_SECONDS = 0.25  # between two reports of progress
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 Outcome = tuple[Literal["row", "error"], Any]
-Report = Callable[[float], None]
+Report = Callable[[float], None]  # called with the finished fraction of a trial
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Trial:
     def name(self) -> str:
         """How it is called on the screen."""
         return f"{self.experiment.name} / seed {self.seed}"
+
+
+class Unheard(Exception):
+    """A report of progress that nobody listens to any more: its trial is given up."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def attempt(trial: Trial, threads: int, report: Report) -> Outcome:
     """Return the row of a trial, or the traceback of what it raised."""
     try:
         return "row", make_row(trial, threads, report)
-    except BrokenPipeError:  # the report's: nobody listens any more
+    except Unheard:
         raise
     except (Exception, SystemExit):
         return "error", traceback.format_exc()

@@ -70,6 +70,11 @@ def parent(experiment, seed, report):
     with ProcessPoolExecutor(1) as children:
         return {"value": children.submit(abs, -10 * seed).result()}
 
+def breaks(experiment, seed, report):
+    if seed == 1:
+        raise BrokenPipeError("seed one's own process is gone")
+    return {"value": seed * 10}
+
 def surrogate(experiment, seed, report):
     return {"value": "\\ud800"}
 """

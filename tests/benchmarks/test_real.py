@@ -69,11 +69,11 @@ def test_held_out_prompts_are_not_trained_on(experiment: Experiment) -> None:
 
 def test_the_log_ratio_is_the_models(experiment: Experiment) -> None:
     """One padded forward of each whole text by plain transformers, instead of packs."""
-    judge = real.Judge(experiment, 0)
-    judge.env = real._make_env(experiment, 16, "test")
+    evaluator = real.Evaluator(experiment, 0)
+    evaluator.env = real._make_env(experiment, 16, "test")
     torch.manual_seed(1)
-    other = GPT2LMHeadModel(judge.reference.backbone.config).eval()
-    said = judge.listen(judge.policy(other), 16)
+    other = GPT2LMHeadModel(evaluator.reference.backbone.config).eval()
+    said = evaluator.sample(evaluator.policy(other), 16)
     tokenizer = real.load_tokenizer()
     for prompt, text, ratio, length in zip(said.prompts, said.texts, said.log_ratio, said.lengths, strict=True):
         begin = len(tokenizer.encode(prompt))
@@ -81,7 +81,7 @@ def test_the_log_ratio_is_the_models(experiment: Experiment) -> None:
         ids += [tokenizer.eos_token_id] * (begin + length - len(ids))
         inputs = torch.tensor([ids])
         with torch.no_grad():
-            logs = [m(inputs).logits.log_softmax(-1) for m in (other, judge.reference.backbone.model)]
+            logs = [m(inputs).logits.log_softmax(-1) for m in (other, evaluator.reference.backbone.model)]
         differences = (logs[0] - logs[1])[0, begin - 1 : -1]
         expected = differences.gather(1, inputs[0, begin:, None]).sum().item()
         assert ratio == pytest.approx(expected, abs=1e-4)
@@ -106,6 +106,27 @@ def test_best_of_is_better_and_ppo_learns(experiment: Experiment) -> None:
     assert [row[1].text for row in table.tables[0].rows] == ["reference", "best of 4", "PPO"]
     assert len(curves.figures) == 3 and all("<svg" in figure.svg for figure in curves.figures)
     assert len(side_by_side.tables[0].rows) == real.SIDE_BY_SIDE
+
+
+def test_seeds_are_averaged_none_is_lost() -> None:
+    def row(seed: int, reward: float) -> dict[str, Any]:
+        figures = {"reward": reward, "kl": 2.0, "distinct_2": 0.5, "repetition": 0.1, "length": 20.0}
+        errors = {"reward_error": 0.3, "kl_error": 0.4}
+        point = {"seconds": 10.0 * seed, "tokens": 100, **figures, **errors}
+        return {
+            "experiment": {"task": real.TASKS[0].name, "agent": "PPO"},
+            "measurement": {**figures, **errors, "completions": 512},
+            "held_out": [point],
+            "train_seconds": 60.0 + 60 * seed,
+            "tokens": 100,
+            "completions": [{"prompt": "p", "completion": "c", "reward": 1.0}],
+        }
+
+    table, curves, _ = real_report.sections([row(0, 1.0), row(1, 2.0)])
+    (line,) = table.tables[0].rows
+    assert [cell.text for cell in line[2:4]] == ["1.500 ± 0.212", "2.00 ± 0.28"]  # 0.3 and 0.4 over the root of 2
+    assert line[7].text == "1.5" and line[9].text == "2"
+    assert real_report._over_seeds([row(0, 1.0), row(1, 2.0)])[0]["seconds"] == 5.0
 
 
 @pytest.mark.network

@@ -108,7 +108,7 @@ def test_names_may_be_anything(tmp_path, make_row, capsys):
     experiments += [suites.Experiment(task, "PPO", "some/Env-v0", "some:make", steps=100) for task in tasks]
     rows = [make_row(e, 0, 0.5, "made up", [(50, 1, 0.1, 0.2), (100, 2, 0.5, 0.5)]) for e in experiments]
     rows[0]["samples"][0]["completion"] = "</td><script>alert(2)</script> and half \ud83d"
-    error = {"key": "f", "trial": "[/bold]", "error": "RuntimeError: <b>[/x]</b> | $\\no$"}
+    error = {"key": "f", "trial": "[/bold]", "when": "2025", "error": "RuntimeError: <b>[/x]</b> | $\\no$"}
     store(tmp_path, rows, [error])
     document, files = report.write(tmp_path)
     progress.print_document_tables(Console(file=io.StringIO()), document)
@@ -139,10 +139,25 @@ def test_the_numbers_are_those_of_the_rows(folder):
     document = report.make(results, folder)
     table = document.sections[0].tables[0]
     ppo = next(row for row in table.rows if row[0].text == "PPO")
-    assert ppo[1].text.startswith("0.98 [0.9") and ppo[1].best
-    assert not next(row for row in table.rows if row[0].text == "random")[1].best
-    reached = scores.steps_to(results.of("Copy", "PPO"), 0.95)
-    assert reached == [(60_000, 10.0)] * 3  # the tenth of ten points
+    assert ppo[1].text.startswith("0.98 [0.9")
+    assert not any(cell.best for row in table.rows for cell in row), "runs stop at a score"
+    assert results.efficiency("Copy", "PPO")[1].steps.value == 60_000  # the tenth of ten points
+
+
+def test_where_runs_stop_at_a_score_their_steps_are_told(tmp_path, quick_rows):
+    took = {"PPO": (900, 1000, 1100), "DQN": (500, 600, 700), "SB3 PPO, one-hot": (400, None, None)}
+    for row in quick_rows:
+        if row["experiment"]["agent"] in took:
+            row["reached"] = took[row["experiment"]["agent"]][row["seed"]]
+    store(tmp_path, quick_rows)
+    document = report.make(scores.load(tmp_path), tmp_path)
+    table = table_of(document, "Summary", 1)
+    copy = {row[0].text: row[1] for row in table.rows}
+    assert table.in_readme and table.header == ("agent", "Copy", "Reverse", "Password")
+    assert copy["PPO"].text.startswith("1,000 [") and not copy["PPO"].best
+    assert copy["DQN"].text.startswith("600 [") and copy["DQN"].best
+    assert copy["SB3 PPO, one-hot"].text == "400, 1 of 3" and not copy["SB3 PPO, one-hot"].best
+    assert copy["SB3 PPO, raw ids"].text == "not reached"
 
 
 def test_the_csv_holds_every_row(folder, quick_rows):
@@ -165,7 +180,8 @@ def test_what_is_missing_is_said(tmp_path, quick_rows):
         "when": "",
         "error": "Traceback\nValueError: no",
     }
-    mended = {**error, "key": quick_rows[0]["key"], "trial": "later it worked"}
+    first = quick_rows[0]["experiment"]
+    mended = {**error, "key": "another", "trial": f"{first['task']} / {first['agent']} / seed 0"}
     old = {**quick_rows[0], "key": "0" * 16, "started": "2099-01-01T00:00:00+00:00"}
     store(folder, [*quick_rows[:-1], old], [error, mended])
     document = report.make(scores.load(folder), folder)
@@ -213,6 +229,8 @@ def table_of(document, section, number=0):
 
 def test_aggregates_name_their_best_and_mark_what_is_partial(tmp_path, quick_rows):
     rows = [r for r in quick_rows if (r["experiment"]["task"], r["experiment"]["agent"]) != ("Copy", "DQN")]
+    for row in rows:
+        row["experiment"].pop("target", None)  # scores are ranked where runs use up their steps
     store(tmp_path, rows)
     document = report.make(scores.load(tmp_path), tmp_path)
     table = table_of(document, "Summary", 1)

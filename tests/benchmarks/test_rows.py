@@ -89,7 +89,7 @@ def test_a_row_without_a_text_key_is_named(path):
 
 @pytest.mark.parametrize("fields", [RESULT, FAILURE])
 def test_a_row_lacks_none_of_its_fields(fields, tmp_path, quick_rows):
-    whole = {**quick_rows[0], "trial": "Copy / PPO / seed 0", "error": "RuntimeError: no"}
+    whole = {**quick_rows[0], "trial": "Copy / PPO / seed 0", "when": "2025-01-01", "error": "no"}
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(whole) + "\n")
     assert read_rows(path, fields) == [whole]

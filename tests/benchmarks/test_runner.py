@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,22 @@ def test_an_exit_is_a_failure_with_its_traceback(trial_module, make_suite, run, 
     assert failed == 1 and [row["seed"] for row in rows] == [0, 2]
     (error,) = read_rows(tmp_path / runner.ERRORS)
     assert "Traceback" in error["error"] and "SystemExit: seed one goes home" in error["error"]
+
+
+def test_a_broken_pipe_of_its_own_is_a_failure_like_others(trial_module, make_suite, run, tmp_path):
+    failed, events, rows = run(make_suite("breaks"), tmp_path, jobs=1)
+    assert failed == 1 and [row["seed"] for row in rows] == [0, 2]
+    assert not [event for event in events if event[0] == "died"]
+    (error,) = read_rows(tmp_path / runner.ERRORS)
+    assert "seed one's own process is gone" in error["error"] and "Traceback" in error["error"]
+
+
+def test_a_folder_takes_rows_of_one_suite(trial_module, make_suite, run, tmp_path):
+    suite = make_suite("quick")
+    run(suite, tmp_path, seeds=1)
+    with pytest.raises(UserError, match=r"holds rows of suite 'some'; choose another --out"):
+        run(replace(suite, name="other"), tmp_path)
+    assert len(read_rows(tmp_path / runner.ROWS)) == 1
 
 
 def test_a_trial_that_hangs_is_ended_and_the_next_begins(trial_module, make_suite, recorder, tmp_path):
@@ -213,6 +230,9 @@ def test_only_picks_experiments(make_suite):
     suite = make_suite("quick", agents=("PPO", "DQN"))
     assert [t.experiment.agent for t in runner.plan(suite, 1, only="*ppo")] == ["PPO"]
     assert [t.experiment.agent for t in runner.plan(suite, 1, only="dqn")] == ["DQN"]
+    longer = make_suite("quick", agents=("1,000 at 10%, ensemble", "1,000 at 10%"))
+    chosen = runner.plan(longer, 1, only="Task / 1,000 at 10%")
+    assert [t.experiment.agent for t in chosen] == ["1,000 at 10%"], "a whole name is no part of another"
     with pytest.raises(UserError, match="Task / PPO"):
         runner.plan(suite, 1, only="absent")
     with pytest.raises(UserError, match="--seeds 0"):

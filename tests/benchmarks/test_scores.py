@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from benchmarks import scores, stats, suites
+from benchmarks.errors import UserError
 from benchmarks.rows import open_for_append
-from benchmarks.runner import ROWS
+from benchmarks.runner import ERRORS, ROWS
 from benchmarks.scores import Efficiency, Estimate, Results
 
 
@@ -94,18 +95,18 @@ def test_a_task_without_an_optimum_stays_out_of_aggregates(runs, partial):
 def test_efficiency_says_how_many_runs_ever_reached_a_level(runs):
     curves = [line(0.2, 0.6, 0.4, 0.95), line(0.1, 0.2, 0.5, 0.6), line(0.0, 0.1, 0.2, 0.3)]
     half, most = Results(tuple(runs("One", "a", 1, 1, 0, curves=curves))).efficiency("One", "a")
-    assert (half.level, half.reached, half.runs, half.steps.value, half.seconds) == (0.5, 2, 3, 250.0, 2.5)
+    assert (half.level, half.reached, half.runs, half.steps.value) == (0.5, 2, 3, 250.0)
     assert (most.level, most.reached, most.steps.value) == (0.9, 1, 400.0)
     assert str(most) == "400, 1 of 3"
     assert str(half).startswith("250 [200, 300]") and str(half).endswith(", 2 of 3")
     never = Results(tuple(runs("One", "a", 0, curves=[line(0.1)]))).efficiency("One", "a")
-    assert [str(level) for level in never] == ["not reached"] * 2 and never[0].seconds is None
+    assert [str(level) for level in never] == ["not reached"] * 2
     assert Results(tuple(runs("One", "a", 0))).efficiency("One", "a") == ()
 
 
 def test_efficiency_that_every_run_reached_needs_no_count():
     steps = Estimate(12_345.6, 10_000, 15_000, 5)
-    assert str(Efficiency(0.5, 5, 5, steps, 1.0)) == "12,346 [10,000, 15,000]"
+    assert str(Efficiency(0.5, 5, 5, steps)) == "12,346 [10,000, 15,000]"
 
 
 def test_the_area_is_the_mean_training_score(runs):
@@ -146,15 +147,26 @@ def test_an_estimate_of_one_run_has_no_interval():
     assert str(Estimate(0.5, 0.25, -0.001, 3)) == "0.50 [0.25, 0.00]"
 
 
-def test_settings_are_not_mixed_across_suites_either(tmp_path, make_row):
-    older, newer = experiment("Copy", "PPO", steps=10), experiment("Copy", "PPO", steps=20)
-    rows = [
-        *(make_row(older, seed, 0.1, suite="one") for seed in range(3)),
-        *({**make_row(newer, seed, 0.9, suite="two"), "started": "2025-03-01T00:00:00+00:00"} for seed in range(2)),
-    ]
+def test_a_folder_is_of_one_suite(tmp_path, make_row):
     with open_for_append(tmp_path / ROWS) as writer:
-        for row in rows:
-            writer.append(row)
-    results = scores.load(tmp_path)
-    assert results.scores("Copy", "PPO", "sampled").tolist() == [0.9, 0.9]
-    assert (results.outdated, results.suites, results.fewest_seeds()) == (3, ["two"], 2)
+        for name in ("one", "two"):
+            writer.append(make_row(experiment("Copy", name), 0, 0.1, suite=name))
+            writer.append(make_row(experiment("Sort", name), 0, 0.1, suite=name))
+    with pytest.raises(UserError, match="rows of the suites one, two; a report is of one"):
+        scores.load(tmp_path)
+
+
+def test_a_failure_stands_until_its_trial_has_a_newer_row(tmp_path, make_row):
+    """Whatever its settings were: a changed suite gives a trial another key."""
+    row = {**make_row(experiment("Copy", "PPO"), 0, 0.1), "started": "2025-01-02T00:00:00+00:00"}
+    with open_for_append(tmp_path / ROWS) as writer:
+        writer.append(row)
+    days = {"Copy / PPO / seed 0": "2025-01-01", "Copy / PPO / seed 1": "2025-01-01", "Sort / PPO / seed 0": "2025"}
+    with open_for_append(tmp_path / ERRORS) as writer:
+        for key, (trial, when) in enumerate([*days.items(), ("Copy / PPO / seed 1", "2025-01-03")]):
+            writer.append({"key": str(key), "trial": trial, "when": when, "error": "no"})
+    open_ones = [(failure["trial"], failure["when"]) for failure in scores.load(tmp_path).failures]
+    assert open_ones == [("Copy / PPO / seed 1", "2025-01-03"), ("Sort / PPO / seed 0", "2025")]
+    with open_for_append(tmp_path / ERRORS) as writer:
+        writer.append({"key": "x", "trial": "Copy / PPO / seed 0", "when": "2025-01-03", "error": "now it fails"})
+    assert len(scores.load(tmp_path).failures) == 3

@@ -142,12 +142,15 @@ def test_timings_at_hand_are_shown_and_put_into_a_readme(tmp_path, capsys):
     with pytest.raises(UserError, match="goes with --show"):
         speed.main(["--readme", str(readme)])
     rows = [{"name": "a job", "told": "2.0x (1.9-2.1)"}]
-    hardware = {"cpu": "a core", "gpu": None}
-    out.write_text(json.dumps({"agents": {"hardware": hardware, "threads": 1, "rows": rows}}))
+    hardware = {"cpu": "a core", "gpu": "a card"}
+    made = {"versions": {"torch": "2.13"}, "revision": "abc", "started": "2026-01-02T03:04:05+00:00"}
+    section = {"hardware": hardware, "device": "cpu", "threads": 1, **made, "rows": rows}
+    out.write_text(json.dumps({"agents": section, "envs": section}))
     readme.write_text("before\n<!-- results:speed -->\nold\n<!-- /results -->\nafter\n")
     assert speed.main(["--show", "--out", str(out), "--readme", str(readme)]) == 0
     shown = capsys.readouterr().out.strip()
-    assert "| a job | 2.0x (1.9-2.1) |" in shown and shown.endswith("Measured on a core, 1 thread(s).")
+    assert "| a job | 2.0x (1.9-2.1) |" in shown
+    assert shown.endswith("Measured on a core, 1 thread, 2026-01-02, revision abc, with torch 2.13.")
     written = readme.read_text()
     assert (
         shown in written and "old" not in written and written.startswith("before\n") and written.endswith("after\n")

@@ -242,6 +242,20 @@ def test_a_reward_that_raises_costs_no_run(rewarded, tmp_path, monkeypatch, caps
     assert last_line(capsys.readouterr().out) == last_line(resumed)
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path, monkeypatch, capsys):
+    arguments = ["train", "text_envs/Copy-v0", *SMALL, "--checkpoint", str(tmp_path / "run")]
+    arguments += ["--log", str(tmp_path / "log"), "--resume"]
+    with monkeypatch.context() as patches:
+        patches.setattr(train, "_learned", lambda model, options, *_: train._callbacks(model, options) and 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # the logger has written its first file
+            command.main(arguments)
+    assert (tmp_path / "log" / "progress.csv").exists()
+    assert command.main([*arguments, "--seed", "5"]) == 2, "another run"
+    assert "already holds progress.csv" in capsys.readouterr().err
+    assert command.main(arguments) == 0
+    assert "before mean return" in " ".join(capsys.readouterr().out.split())
+
+
 def last_line(out):
     """Return what a command says of the trained agent."""
     return next(line for line in out.splitlines() if line.startswith("after"))
