@@ -286,8 +286,7 @@ def _report(options: argparse.Namespace) -> int:
         name = options.folder.resolve().name
         write_text(options.readme, refresh_readme(text, name, document.readme()))
         files = [*files, options.readme]
-    print(f"wrote {files[0]} (open it in a browser), {', '.join(f.name for f in files[1:3])}"
-          f" and {len(files) - 3} more")  # fmt: skip
+    print(f"wrote {files[0]} (open it in a browser), {files[1].name} and {len(files) - 2} more")
     return 0
 
 

@@ -13,13 +13,13 @@ from .scores import FEW_SEEDS, Results, load, many
 
 
 def write(folder: Path) -> tuple[Document, list[Path]]:
-    """Write the page, the Markdown, the CSV and the figures beside the rows; return the report and the files."""
+    """Write the page, the Markdown, the figures and, of scored rows, the CSV; return the report and the files."""
     results = load(folder)
     document = make(results, folder)
     files = {
         folder / "report.html": document.html(),
         folder / "report.md": document.markdown(),
-        folder / "scores.csv": report_runs.scores_csv(results, folder),
+        **({folder / "scores.csv": report_runs.scores_csv(results, folder)} if results.scored else {}),
         **{folder / "figures" / f"{figure.name}.svg": figure.svg for figure in document.figures()},
     }
     (folder / "figures").mkdir(exist_ok=True)
