@@ -16,7 +16,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from .streams import RowRandom, Stream, row_keys, seed_to_word
-from .tasks.base import Samples, Task, Utterances, at_least, pad
+from .tasks.base import Samples, Score, Task, Utterances, at_least, pad
 
 Rows = NDArray[np.intp]
 _NO_ROWS: Rows = np.empty(0, np.intp)
@@ -106,6 +106,7 @@ class Engine:
         self._noise = _finite(reward_noise, "reward_noise")
         if self._noise < 0:
             raise ValueError(f"reward_noise is a standard deviation, at least 0, got {reward_noise}")
+        _finite(task.invalid_reward, f"{type(task).__name__}.invalid_reward")
         self.task = task
         self.num_rows = at_least(1, num_rows, "num_envs")
         if reward_delay is not None:
@@ -378,18 +379,47 @@ class Engine:
         acting = self._all if rows is None else rows
         if masked is None or not masked.any():
             score = self.task.score(self.said(rows))
-            if score.value.shape != acting.shape:
-                raise ValueError(
-                    f"{type(self.task).__name__}.score returned values of shape {score.value.shape} for "
-                    f"{len(acting)} utterances; return one value each, shape ({len(acting)},)"
-                )
-            return score.value, acting, score.details
-        value = np.full(len(acting), self.task.invalid_reward)
+            return self._checked_values(score, acting), acting, score.details
+        value = np.full(len(acting), self.task.invalid_reward, np.float64)
         scored = acting[~masked]
         details: Mapping[str, Any] = {}
         if scored.size:
             value[~masked], _, details = self._score(scored, None)
         return value, scored, details
+
+    def _checked_values(self, score: Score, acting: Rows) -> NDArray[np.float64]:
+        """Return the (n,) values of what a task returned as the score of rows.
+
+        Raises:
+            TypeError: if it is no `Score`, or holds anything but numbers.
+            ValueError: if it has not one finite number per row.
+        """
+        if not isinstance(score, Score):
+            raise TypeError(f"{self._scorer} returned {score!r:.300}; return Score(value), one number per row")
+        given = np.asarray(score.value)
+        if given.dtype.kind not in "biuf":
+            raise TypeError(
+                f"{self._scorer} returned values of dtype {given.dtype}, {given!r:.300}; return numbers, float64"
+            )
+        value = given.astype(np.float64, copy=False)
+        if value.shape != acting.shape:
+            raise ValueError(
+                f"{self._scorer} returned values of shape {value.shape} for {len(acting)} utterances; return one "
+                f"value each, shape ({len(acting)},)"
+            )
+        if not np.isfinite(value).all():
+            at = int(np.argmin(np.isfinite(value)))
+            row = int(acting[at])
+            raise ValueError(
+                f"{self._scorer} returned {value[at]} for row {row}, whose context is {self.context(row)!r:.300}; "
+                "return a finite number"
+            )
+        return value
+
+    @property
+    def _scorer(self) -> str:
+        """What messages call the task's score."""
+        return f"{type(self.task).__name__}.score"
 
     def _open(self, where: Any) -> None:
         """Open the next utterance at the end of the contexts."""

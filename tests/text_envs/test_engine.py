@@ -236,6 +236,8 @@ class Broken(Copy):
         return replace(super().sample(random), **self.spoilt.get("sample", {}))
 
     def score(self, said):
+        if "score" in self.spoilt:
+            return self.spoilt["score"]
         return Score(super().score(said).value[: self.spoilt.get("scores")])
 
     def reply(self, said, random):
@@ -259,6 +261,45 @@ def test_a_score_for_every_utterance_is_asked_for():
     engine.say(np.array([0, 0]))
     with pytest.raises(ValueError, match=r"Broken.score returned values of shape \(1,\) for 2 utterances"):
         engine.say(np.array([0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (
+            Score(np.array([0.5, np.nan])),
+            "Broken.score returned nan for row 1, whose context is '..ab'; return a fin",
+        ),
+        (Score(np.array([np.inf, 0.5])), "Broken.score returned inf for row 0, whose context is '..aa'"),
+        (Score([0.5, None]), "Broken.score returned values of dtype object.*return numbers"),
+        (Score(["1", "2"]), "Broken.score returned values of dtype <U1"),
+        (np.zeros(2), r"Broken.score returned array\(\[0., 0.\]\); return Score\(value\)"),
+    ],
+)
+@pytest.mark.parametrize("level", ["token", "utterance"])
+def test_what_is_no_finite_number_never_becomes_a_reward(score, message, level):
+    engine = begun(Broken(score=score), [1, 2])
+    with pytest.raises((TypeError, ValueError), match=message):
+        if level == "utterance":
+            engine.utter(["aa", "ab"])
+        for said in ([0, 0], [0, 1]):
+            engine.say(np.array(said))
+
+
+@pytest.mark.parametrize("values", [[1, 0], np.array([1, 0], np.float32), np.array([True, False])])
+def test_numbers_of_any_type_become_floats(values):
+    outcome = begun(Broken(score=Score(values)), [1, 2]).utter(["aa", "ab"])
+    assert outcome.clean.dtype == outcome.reward.dtype == np.float64 and outcome.clean.tolist() == [1.0, 0.0]
+
+
+def test_an_integer_as_invalid_reward_leaves_the_scores_of_other_rows_as_they_are(guess_number):
+    guess_number.invalid_reward = -2
+    engine = begun(guess_number, [1, 2])
+    outcome = engine.utter(["twelve", "99"])
+    assert outcome.clean.tolist() == [-2.0, -0.1] and outcome.clean.dtype == np.float64
+    guess_number.invalid_reward = float("nan")
+    with pytest.raises(ValueError, match="GuessNumber.invalid_reward is a finite number, got nan"):
+        Engine(guess_number, 1)
 
 
 def test_a_reply_that_does_not_fit_is_refused():
