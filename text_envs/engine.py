@@ -163,9 +163,7 @@ class Engine:
         self.length[where] = self._prompt[where] = length
         self._turn[where] = 0
         for name, values in samples.columns.items():
-            if name not in self._columns:
-                self._columns[name] = np.zeros((self.num_rows, *values.shape[1:]), values.dtype)
-            self._columns[name][where] = values
+            self._keep(name, values, where)
         self._open(where)
         self._restrict(rows)
         self._half_done = False
@@ -421,6 +419,25 @@ class Engine:
         """What messages call the task's score."""
         return f"{type(self.task).__name__}.score"
 
+    def _keep(self, name: str, values: NDArray[Any], where: Any) -> None:
+        """Store a column of new samples; its type grows where theirs has more room, as that of longer texts.
+
+        Raises:
+            ValueError: if a row's values have another shape than those of samples before.
+        """
+        kept = self._columns.get(name)
+        if kept is None:
+            kept = np.zeros((self.num_rows, *values.shape[1:]), values.dtype)
+        if values.shape[1:] != kept.shape[1:]:
+            raise ValueError(
+                f"{type(self.task).__name__}.sample returned the column {name!r} with values of shape "
+                f"{values.shape[1:]}, and of shape {kept.shape[1:]} before; pad them to one shape"
+            )
+        if values.dtype != kept.dtype:
+            kept = kept.astype(_common(kept.dtype, values.dtype), copy=False)
+        kept[where] = values
+        self._columns[name] = kept
+
     def _open(self, where: Any) -> None:
         """Open the next utterance at the end of the contexts."""
         length = self.length[where]
@@ -512,6 +529,12 @@ def _finite(value: float, name: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} is a finite number, got {value}")
     return number
+
+
+def _common(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a type that keeps the values of both, as Python objects where they are numbers and texts."""
+    alike = one.kind == other.kind or {one.kind, other.kind} <= set("biuf")
+    return np.result_type(one, other) if alike else np.dtype(object)
 
 
 def _take(details: Mapping[str, Any], at: Rows) -> dict[str, Any]:

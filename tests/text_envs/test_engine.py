@@ -256,6 +256,35 @@ def test_prompts_that_do_not_fit_are_refused(lengths, tokens):
         begun(Broken(sample=sample), [1, 2])
 
 
+class Told(Copy):
+    """Copy with the column "told"; each batch of samples takes the next of some arrays, repeated for its rows."""
+
+    def __init__(self, *told):
+        super().__init__(length=2)
+        self.told = list(told)
+
+    def sample(self, random):
+        told = np.asarray(self.told.pop(0))
+        return replace(super().sample(random), columns={"told": np.repeat(told[None], len(random), axis=0)})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("to", "a longer text"), (1, 2.5), (True, 7), ([1, 2], [0.5, 1.5]), (3, "three"), ("three", None)],
+)
+def test_a_column_keeps_values_that_need_more_room_than_those_before(first, second):
+    engine = begun(Told(first, second), [1, 2])
+    engine.begin(np.array([1]))
+    assert engine.said().columns["told"].tolist() == [first, second]
+
+
+def test_a_column_has_one_shape():
+    engine = begun(Told([1, 2], [1, 2, 3]), [1, 2])
+    message = r"Told.sample returned the column 'told' with values of shape \(3,\), and of shape \(2,\) before; pad"
+    with pytest.raises(ValueError, match=message):
+        engine.begin(np.array([1]))
+
+
 def test_a_score_for_every_utterance_is_asked_for():
     engine = begun(Broken(scores=1), [1, 2])
     engine.say(np.array([0, 0]))
