@@ -2,6 +2,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -76,6 +77,30 @@ def test_the_end_of_input_ends_the_game(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("good\n"))
     assert main(["play", "text_envs/Sentiment-v0", "-s", "max_new_tokens=1"]) == 0
     assert "reward 0.440, completion 'good'" in capsys.readouterr().out
+
+
+def test_a_game_without_standard_input_ends_at_once(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["play", "text_envs/Copy-v0"]) == 0
+    assert "episode 1" not in capsys.readouterr().out
+
+
+def no_reward(prompts, completions, **columns):
+    raise OSError("the judge is gone")
+
+
+def failing_reward():
+    return no_reward
+
+
+def test_a_reward_that_fails_is_told_and_ends_the_game(capsys, monkeypatch):
+    module = ModuleType("failing_rewards")
+    module.failing_reward = failing_reward
+    monkeypatch.setitem(sys.modules, "failing_rewards", module)
+    monkeypatch.setattr("sys.stdin", io.StringIO("good\n"))
+    keywords = ["max_new_tokens=1", "reward=failing_rewards:failing_reward"]
+    assert main(["play", "text_envs/Sentiment-v0", "-s", *keywords]) == 2
+    assert "the judge is gone" in capsys.readouterr().err
 
 
 def test_a_reader_may_leave_before_the_end():
