@@ -190,7 +190,7 @@ class Engine:
         """Append a whole utterance to each row and close it.
 
         An utterance is its text's tokens, then the end token where the task has one; the budget closes a
-        longer one early. A text that has no tokens, or is `Illegal`, is no more legal than a masked action:
+        longer one early, and without an end token a text closes a shorter one (`Utterances.closed`). A text that has no tokens, or is `Illegal`, is no more legal than a masked action:
         nothing is appended and it earns the invalid reward.
 
         Raises:
@@ -212,14 +212,19 @@ class Engine:
         self._half_done = False
         return outcome
 
-    def said(self, rows: Rows | None = None) -> Utterances:
-        """Return what the task sees of rows: the contexts without distractors, and where the utterance starts."""
+    def said(self, rows: Rows | None = None, closed: NDArray[np.bool_] | bool = False) -> Utterances:
+        """Return what the task sees of rows: the contexts without distractors, and where the utterance starts.
+
+        Args:
+            rows: (n,) the rows; None: all.
+            closed: (n,) where the utterance has closed; False: nowhere.
+        """
         where = slice(None) if rows is None else rows
         columns = {name: values[where] for name, values in self._columns.items()}
         tokens, start, length = self.tokens[where], self._start[where], self.length[where]
         if before := self._distractors:
             tokens, start, length = tokens[:, before:], start - before, length - before
-        return Utterances(tokens, start, length, self._turn[where], columns)
+        return Utterances(tokens, start, length, self._turn[where], columns, closed)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return (B, V), True where an action is legal, in a fresh array."""
@@ -331,7 +336,7 @@ class Engine:
             return Outcome(reward, terminated, _NO_ROWS, _NO_VALUES, _NO_ROWS, {})
         due_rows = rows if due is None else due if rows is None else rows[due]
         due_masked = masked if masked is None or due is None else masked[due]
-        value, scored, details = self._score(due_rows, due_masked)
+        value, scored, details = self._score(due_rows, closed if due is None else closed[due], due_masked)
         where = slice(None) if due_rows is None else due_rows
         reward = value - self._paid[where]
         self._paid[where] = value
@@ -371,18 +376,18 @@ class Engine:
         return np.flatnonzero(closed | (said % self._pay_every == 0))
 
     def _score(
-        self, rows: Rows | None, masked: NDArray[np.bool_] | None
+        self, rows: Rows | None, closed: NDArray[np.bool_], masked: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float64], Rows, Mapping[str, Any]]:
         """Return the (n,) values of rows' utterances, the rows a task scored, and its details on them."""
         acting = self._all if rows is None else rows
         if masked is None or not masked.any():
-            score = self.task.score(self.said(rows))
+            score = self.task.score(self.said(rows, closed))
             return self._checked_values(score, acting), acting, score.details
         value = np.full(len(acting), self.task.invalid_reward, np.float64)
         scored = acting[~masked]
         details: Mapping[str, Any] = {}
         if scored.size:
-            value[~masked], _, details = self._score(scored, None)
+            value[~masked], _, details = self._score(scored, closed[~masked], None)
         return value, scored, details
 
     def _checked_values(self, score: Score, acting: Rows) -> NDArray[np.float64]:
@@ -448,7 +453,7 @@ class Engine:
     def _answer(self, rows: Rows) -> NDArray[np.bool_]:
         """Append the task's replies to closed utterances; return (k,) where the episode ends."""
         random = RowRandom.of_keys(self._key[rows], self._episode[rows], Stream.REPLY).fold(self._turn[rows])
-        replies = self.task.reply(self.said(rows), random)
+        replies = self.task.reply(self.said(rows, np.ones(len(rows), np.bool_)), random)
         self._turn[rows] += 1
         if replies is None:
             return np.ones(len(rows), np.bool_)

@@ -45,6 +45,8 @@ class Utterances:
         length: (n,) index after its last one: the context's length.
         turn: (n,) utterances closed before this one.
         columns: the rows of `Samples.columns`.
+        closed: (n,) True where nothing more is said, as `score` and `reply` see it; False: nowhere. Without an end
+            token, a text (utterance level) may close before the budget does.
     """
 
     tokens: NDArray[np.int64]
@@ -52,6 +54,7 @@ class Utterances:
     length: NDArray[np.int64]
     turn: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
+    closed: NDArray[np.bool_] | bool = False
 
     def __len__(self) -> int:
         """Return n."""
