@@ -25,6 +25,7 @@ from .embedded import PROMPTS
 from .lazy import LazyColumn, RandomAccess, Record, Table, first_words
 from .readers import FORMATS, TEXT_FORMATS, ParquetFile, TextFile
 from .spaces import first_surrogate
+from .tasks.base import a_bool
 
 TEST_FRACTION = 0.2
 
@@ -144,11 +145,13 @@ def load_prompts(
     Raises:
         FileNotFoundError: if there is neither such a file nor such a named source.
         ImportError: if the source needs a package that is not installed.
-        TypeError: if it is no source at all.
+        TypeError: if it is no source at all, or `lazy` or `skip_blank` no bool.
         ValueError: if a line does not parse (the message has file and line), a column is missing or there twice,
             a file is damaged or has another suffix, or there are no prompts.
         sources.SourceError: if a named source or a dataset of the Hub cannot be fetched.
     """
+    a_bool(lazy, "lazy")
+    a_bool(skip_blank, "skip_blank")
     if source is None:
         return Prompts(PROMPTS)
     if isinstance(source, Prompts):

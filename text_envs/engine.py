@@ -16,7 +16,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from .streams import RowRandom, Stream, row_keys, seed_to_word
-from .tasks.base import Samples, Score, Task, Utterances, at_least, pad
+from .tasks.base import Samples, Score, Task, Utterances, a_bool, at_least, pad
 
 Rows = NDArray[np.intp]
 _NO_ROWS: Rows = np.empty(0, np.intp)
@@ -100,8 +100,6 @@ class Engine:
         reward_noise: float = 0.0,
         distractors: int = 0,
     ) -> None:
-        if not isinstance(dense, bool | np.bool_):
-            raise TypeError(f"dense is True or False, got {dense!r} ({type(dense).__name__})")
         self._scale = _finite(reward_scale, "reward_scale")
         self._noise = _finite(reward_noise, "reward_noise")
         if self._noise < 0:
@@ -111,7 +109,9 @@ class Engine:
         self.num_rows = at_least(1, num_rows, "num_envs")
         if reward_delay is not None:
             at_least(1, reward_delay, "reward_delay")
-        self._pay_every = reward_delay or (1 if dense else None)  # tokens; None: only when an utterance closes
+        self._pay_every = reward_delay or (
+            1 if a_bool(dense, "dense") else None
+        )  # tokens; None: only when an utterance closes
         self._replies = type(task).reply is not Task.reply
         self._restricts = task.restricts
 
@@ -190,8 +190,9 @@ class Engine:
         """Append a whole utterance to each row and close it.
 
         An utterance is its text's tokens, then the end token where the task has one; the budget closes a
-        longer one early, and without an end token a text closes a shorter one (`Utterances.closed`). A text that has no tokens, or is `Illegal`, is no more legal than a masked action:
-        nothing is appended and it earns the invalid reward.
+        longer one early, and a task without an end token sees by `Utterances.closed` that a shorter one has closed.
+        A text that has no tokens, or is `Illegal`, is no more legal than a masked action: nothing is appended and
+        it earns the invalid reward.
 
         Raises:
             ResetNeeded: if the last step failed.

@@ -257,6 +257,17 @@ def at_least(least: int, value: int, name: str) -> int:
     return int(value)
 
 
+def a_bool(value: bool, name: str) -> bool:
+    """Return `value`.
+
+    Raises:
+        TypeError: if it is not True or False: every text is truthy, "no" and "false" too.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is True or False, got {value!r} ({type(value).__name__})")
+    return bool(value)
+
+
 def count(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return how many of each row's (n, m) hits are True, exact; a product is twice as fast as a sum here."""
     return hits @ np.ones(hits.shape[1])

@@ -45,7 +45,7 @@ class Password(Task):
         return Samples(np.zeros((len(random), 1), np.int64))
 
     def score(self, said: Utterances) -> Score:
-        """Return the fraction of the secret said if it is a prefix of the secret, and not all that is said; else 0."""
+        """Return the fraction of the secret said, 0 where something is wrong or no more is said."""
         right = count(said.tokens[:, 1:] == self.secret)
         may_be_right = (right == said.length - said.start) & (~np.asarray(said.closed) | (right == self.length))
         return Score(np.where(may_be_right, right / self.length, 0.0))

@@ -67,6 +67,7 @@ class Summarize(TextTask):
             tokenizer,
             default if reward is None else load_reward(reward),
             words=[*COMMON, *(word for summary in to_say for word in str(summary).split())],
+            lazy=lazy,
             split=split,
             instruction=instruction,
             max_new_tokens=max_new_tokens,

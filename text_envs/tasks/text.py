@@ -21,7 +21,7 @@ from ..rewards.base import RewardFunction, evaluate
 from ..sources import NAMED
 from ..streams import RowRandom
 from ..tokenizer import WordTokenizer, as_tokenizer
-from .base import Samples, Score, Task, Utterances, at_least, pad
+from .base import Samples, Score, Task, Utterances, a_bool, at_least, pad
 
 LongPrompts = Literal["refuse", "keep_end", "keep_start"]
 PromptSource = str | PathLike[str] | Iterable[str] | Prompts | None
@@ -68,7 +68,7 @@ class TextTask(Task):
         ValueError: if a prompt has no tokens or does not fit, a column takes a reserved name, the instruction
             hides the prompt or a condition, the tokenizer has no chat template, or lazy prompts lack a
             tokenizer or a size.
-        TypeError: if `chat_template` is no bool.
+        TypeError: if `chat_template` or `lazy` is no bool.
     """
 
     family = "real text"
@@ -291,11 +291,10 @@ def _checked_template(chat_template: bool, tokenizer: Any) -> bool:
         TypeError: if it is no bool.
         ValueError: if it is True and the tokenizer has no template.
     """
-    if not isinstance(chat_template, bool):
-        raise TypeError(
-            f"chat_template is True or False, got {chat_template!r}; a template of your own goes to "
-            "tokenizer.chat_template"
-        )
+    try:
+        a_bool(chat_template, "chat_template")
+    except TypeError as error:
+        raise TypeError(f"{error}; a template of your own goes to tokenizer.chat_template") from None
     if chat_template and not getattr(tokenizer, "chat_template", None):
         raise ValueError(
             f"chat_template=True, but {tokenizer!r:.80} has no chat template; pass the tokenizer of an "
