@@ -24,7 +24,7 @@ from ..tokenizer import WordTokenizer, as_tokenizer
 from .base import Samples, Score, Task, Utterances, a_bool, at_least, pad
 
 LongPrompts = Literal["refuse", "keep_end", "keep_start"]
-PromptSource = str | PathLike[str] | Iterable[str] | Prompts | None
+PromptSource = str | PathLike[str] | Iterable[str] | Mapping[str, Sequence[Any]] | Prompts | None
 Split = Literal["train", "test"] | None
 _TAKEN = ("prompts", "completions", "completion_ids", "self")  # a reward that is an object gets itself as self
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -39,14 +39,14 @@ class TextTask(Task):
     level only) earns -1. No closed forms: a reference is `best_of`.
 
     Args:
-        prompts: the path of a file, a named source, texts, or `Prompts`; each is equally likely. Of texts that
-            are shown exactly alike the first stays.
+        prompts: the path of a file, a named source, texts, columns or `Prompts`, see `datasets.load_prompts`; each
+            is equally likely. Of texts that are shown exactly alike the first stays.
         tokenizer: ours or one of transformers; its end token is the end action and counts in the budget. None:
             a word tokenizer over `words` and all words shown, those of the other split too, so that both
             have the same actions.
         reward: see `text_envs.rewards.base`.
         words: what the default tokenizer knows beyond the prompts.
-        column: the column of a file that holds the prompts; rewards get the others.
+        column: the column of a file, or of columns, that holds the prompts; rewards get the others.
         lazy: leave a file that is larger than memory on disk; a prompt is read and encoded when an episode shows
             it. `tokenizer` and `max_prompt_tokens` must then be given.
         split: "train" or "test" for disjoint parts, chosen by a hash of the prompt; None: all.
