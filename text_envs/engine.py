@@ -203,7 +203,9 @@ class Engine:
         encoded = [self._encode(text) for text in texts]
         masked = np.array([ids is None for ids in encoded], np.bool_)
         end = [] if self.task.end_token_id is None else [self.task.end_token_id]
-        tokens, lengths = pad([[] if ids is None else ids + end for ids in encoded], self.task.vocab_size)
+        budget = self.task.max_new_tokens  # cut here already, so that one long text does not widen all rows
+        said = [[] if ids is None else [*ids[:budget], *end][:budget] for ids in encoded]
+        tokens, lengths = pad(said, self.task.vocab_size)
         self._half_done = True
         if self._legal is None:
             self._append_whole(tokens, lengths, acting)

@@ -136,8 +136,10 @@ def test_a_text_too_long_for_its_segment_or_its_space_is_refused(stars):
         proposed(["*!"], 1, stars, candidate_length=2)
     assert proposed(["*!*!*"], 1, stars) == ["*!*!*"]  # the budget closes it
     words = gym.make("text_envs/Sentiment-v0", level="utterance", max_new_tokens=2)
-    with pytest.raises(CandidateError, match="has 1008 characters, too many for UnicodeText.*take white space out"):
-        CandidateActions(words, [f"good{' ' * 1000}good"], 1).reset(seed=1)
+    with pytest.raises(
+        CandidateError, match="has 70008 characters, too many for UnicodeText.*take white space out"
+    ):
+        CandidateActions(words, [f"good{' ' * 70_000}good"], 1).reset(seed=1)
 
 
 def test_a_proposer_that_raises_is_named_with_what_it_got():
