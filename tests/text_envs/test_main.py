@@ -132,6 +132,22 @@ def test_mistakes_are_told_without_a_traceback(capsys, arguments, message):
     assert err.startswith("text-envs: error: ") and message in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("command", ["info", "play"])
+@pytest.mark.parametrize(
+    ("keyword", "reason"),
+    [
+        ("level=token", "level='token' says nothing here: an environment is shown and played by whole utterances"),
+        ("max_episode_steps=1", "max_episode_steps=1 says nothing here: a time limit stands around an environment"),
+        ("id=text_envs/Sort-v0", "id='text_envs/Sort-v0' says nothing here: the id is given once"),
+        ("task=text_envs.tasks.sort:Sort", "task='text_envs.tasks.sort:Sort' says nothing here: the id names it"),
+    ],
+)
+def test_keywords_that_would_be_lost_are_refused_by_name(capsys, command, keyword, reason):
+    assert main([command, "text_envs/Copy-v0", "--set", keyword]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"text-envs: error: {reason}") and err.endswith("; leave it out\n")
+
+
 def test_environments_of_others_are_named_as_such(capsys):
     assert main(["info", "CartPole-v1"]) == 2
     assert "CartPole-v1 is no environment of text_envs; ours: text_envs/Bandit-v0" in capsys.readouterr().err
