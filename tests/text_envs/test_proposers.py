@@ -49,6 +49,16 @@ def test_a_list_is_proposed_whole_or_sampled():
     assert len(set(drawn)) == 6  # every ordered pair
 
 
+def test_a_list_that_is_proposed_whole_needs_no_generators(monkeypatch):
+    env = CandidateActions(UtteranceEnv(Copy(length=2)), ["aa", "ab"], k=2)
+    sampled = CandidateActions(UtteranceEnv(Copy(length=2)), ["aa", "ab"], k=1)
+    monkeypatch.setattr(RowRandom, "generators", None)
+    env.reset(seed=1)
+    assert env.candidates == ["aa", "ab"]
+    with pytest.raises(CandidateError, match="not callable"):
+        sampled.reset(seed=1)
+
+
 def test_the_tasks_own():
     task = Suggests(length=2)
     env = CandidateActions(UtteranceEnv(task), k=2)
