@@ -131,9 +131,14 @@ def best_actions(automaton: Automaton) -> NDArray[np.int32]:
     return actions
 
 
-def best_utterances(automaton: Automaton) -> list[list[int]]:
-    """Return for each of the N prompts the tokens of an utterance that earns the most."""
-    actions = best_actions(automaton)
+def best_utterances(automaton: Automaton, actions: NDArray[np.int32] | None = None) -> list[list[int]]:
+    """Return for each of the N prompts the tokens of an utterance that earns the most.
+
+    Args:
+        automaton: the machine.
+        actions: (T, S), its `best_actions` where they are known.
+    """
+    actions = best_actions(automaton) if actions is None else actions
     utterances = []
     for first in automaton.start.tolist():
         said: list[int] = []

@@ -6,6 +6,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 import text_envs  # noqa: F401  (registers the ids)
+from text_envs import exact
 
 BATCHED = {"vectorization_mode": "vector_entry_point"}
 
@@ -99,3 +100,16 @@ def test_a_best_utterance_that_is_not_proposed_is_asked_for() -> None:
     env.reset(seed=0)
     with pytest.raises(NotImplementedError, match="no exact values"):
         env.get_wrapper_attr("demonstrate")()
+
+
+@pytest.mark.parametrize("name", ["Bandit", "Brackets", "Lipogram", "NGram", "Password", "Pattern"])
+def test_a_machine_that_all_prompts_share_is_solved_once(name, monkeypatch) -> None:
+    envs = gym.make_vec(f"text_envs/{name}-v0", num_envs=70, **BATCHED)
+    slow = gym.make_vec(f"text_envs/{name}-v0", num_envs=70, **BATCHED)
+    monkeypatch.setattr(slow.task, "one_machine", False)
+    envs.reset(seed=0)
+    slow.reset(seed=0)
+    assert envs.task.one_machine and envs.demonstrate() == slow.demonstrate()
+    monkeypatch.setattr(exact, "best_actions", None)
+    envs.reset()
+    envs.demonstrate()

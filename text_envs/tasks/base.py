@@ -119,11 +119,13 @@ class Task(ABC):
         end_token_id: the action that closes an utterance, None where there is none.
         invalid_reward: what an utterance earns that a masked action closed.
         turns: the most utterances of an episode, None where only the context bounds them.
+        one_machine: whether only `start` of `automaton` depends on the prompts, so that it is solved once for all.
         family: "diagnostic", "multi-turn", "real text", "other suite" or your own word.
     """
 
     invalid_reward: float = 0.0
     turns: int | None = 1
+    one_machine: bool = False
     family: str = "your own"
 
     def __init__(
@@ -212,12 +214,22 @@ class Task(ABC):
             NotImplementedError: if the task knows neither.
             TooLarge: if it has too many states.
         """
+        if self.one_machine:
+            return exact.best_utterances(self.automaton(self._prompts_of(said, slice(None))), self._best_actions)
         found: list[list[int]] = []
         for rows in np.split(np.arange(len(said)), range(SOLVED_AT_ONCE, len(said), SOLVED_AT_ONCE)):
-            columns = {name: values[rows] for name, values in said.columns.items()}
-            prompts = Samples(said.tokens[rows, : self.max_prompt_tokens], said.start[rows], columns)
-            found += exact.best_utterances(self.automaton(prompts))
+            found += exact.best_utterances(self.automaton(self._prompts_of(said, rows)))
         return found
+
+    @cached_property
+    def _best_actions(self) -> NDArray[np.int32]:
+        """The best token at each position in each state of the machine that all prompts share."""
+        return exact.best_actions(self.automaton(self.cases()[0]))
+
+    def _prompts_of(self, said: Utterances, rows: Any) -> Samples:
+        """Return the prompts that rows of contexts begin with."""
+        columns = {name: values[rows] for name, values in said.columns.items()}
+        return Samples(said.tokens[rows, : self.max_prompt_tokens], said.start[rows], columns)
 
     def whole(self, text: str) -> list[int]:
         """Return the token ids of a text said to its end, or to the budget's.

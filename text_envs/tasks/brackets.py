@@ -42,6 +42,7 @@ class Brackets(Task):
     """
 
     family = "diagnostic"
+    one_machine = True
     invalid_reward = -1.0
 
     def __init__(

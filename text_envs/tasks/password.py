@@ -32,6 +32,7 @@ class Password(Task):
     """
 
     family = "diagnostic"
+    one_machine = True
 
     def __init__(self, *, vocab_size: int = 4, length: int = 6, secret_seed: int = 0) -> None:
         at_least(2, vocab_size, "vocab_size")
