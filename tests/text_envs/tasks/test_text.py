@@ -389,3 +389,11 @@ def test_real_text_tasks_pickle_and_copy():
         env = gym.make(f"text_envs/{name}-v0", level="utterance").unwrapped
         again = pickle.loads(pickle.dumps(env))
         assert env.reset(seed=1)[0] == again.reset(seed=1)[0] and env.step("the")[1] == again.step("the")[1]
+
+
+@pytest.mark.parametrize("name", ["Sentiment", "Keywords", "Readability", "Summarize", "Style"])
+def test_every_task_shows_only_the_first_words_where_it_is_asked_to(name):
+    keywords = {"prompts": ["one  two three four"], "reward": Length(), "level": "utterance"}
+    shown = gym.make(f"text_envs/{name}-v0", prompt_words=2, **keywords).reset(seed=1)[0]
+    assert shown.endswith("one two")
+    assert gym.make(f"text_envs/{name}-v0", **keywords).reset(seed=1)[0].endswith("one two three four")
