@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ..datasets import Prompts, load_prompts
-from ..proposers import Proposer
+from ..proposers import Proposer, random_candidates
 from ..rewards.base import RewardFunction, evaluate
 from ..sources import NAMED
 from ..streams import RowRandom
@@ -234,7 +234,7 @@ def best_of(env: VectorEnv, n: int, propose: Proposer | None = None, *, seed: in
             `gym.make_vec("text_envs/Style-v0", num_envs=256, level="utterance")`; it is reset.
         n: completions of each prompt.
         propose: `propose(contexts, n, generators)` returns n texts for each context, such as samples of an
-            untrained language model; None: uniformly random tokens.
+            untrained language model; None: uniformly random tokens, see `proposers.random_candidates`.
         seed: of the environment, and with the row's number of the row's generator.
 
     Raises:
@@ -244,11 +244,12 @@ def best_of(env: VectorEnv, n: int, propose: Proposer | None = None, *, seed: in
     """
     at_least(1, n, "n")
     task: Task = env.unwrapped.task  # type: ignore[attr-defined]
-    generators = [np.random.default_rng([seed, row]) for row in range(env.num_envs)]
     contexts, _ = env.reset(seed=seed)
     if propose is None:
-        texts: Sequence[Sequence[str]] = [_random_texts(task, n, generator) for generator in generators]
+        opening = env.unwrapped._engine.opening(np.arange(env.num_envs))  # type: ignore[attr-defined]
+        texts: Sequence[Sequence[str]] = random_candidates(task, opening.said, n, opening.random)
     else:
+        generators = [np.random.default_rng([seed, row]) for row in range(env.num_envs)]
         texts = propose(list(contexts), n, generators)
     counts = {len(row) for row in texts}
     if len(texts) != env.num_envs or counts != {n}:
@@ -275,13 +276,6 @@ def shown_words(prompts: PromptSource, prompt_words: int | None, ours: int) -> i
     """Return how many words of a prompt are kept: `ours` of the small sets and named sources, all of the user's."""
     named = prompts is None or (isinstance(prompts, str) and prompts in NAMED)
     return ours if prompt_words is None and named else prompt_words
-
-
-def _random_texts(task: Task, n: int, generator: np.random.Generator) -> list[str]:
-    """Return the texts of n uniformly random utterances."""
-    drawn = generator.integers(task.vocab_size, size=(n, task.max_new_tokens)).tolist()
-    ends = [ids.index(task.end_token_id) if task.end_token_id in ids else len(ids) for ids in drawn]
-    return [task.codec.decode(ids[:end]) for ids, end in zip(drawn, ends, strict=True)]
 
 
 def _checked_template(chat_template: bool, tokenizer: Any) -> bool:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from text_envs import Prompts, TokenEnv, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv
 from text_envs.lazy import LazyColumn
+from text_envs.proposers import random_candidates
 from text_envs.rewards import Length, RewardError, WeightedSum
 from text_envs.streams import RowRandom, Stream
 from text_envs.tasks.text import TextTask, best_of, words_of
@@ -344,6 +345,14 @@ def test_best_of_is_a_mean_of_maxima():
     assert best_of(env, 3, lambda contexts, n, generators: [["unheard-of"] * n] * len(contexts)) == -1.0
     random = [best_of(env, n) for n in (1, 4, 16)]
     assert random == sorted(random) and random[0] < random[2] and random == [best_of(env, n) for n in (1, 4, 16)]
+
+
+def test_random_completions_are_those_of_random_candidates():
+    env = UtteranceVectorEnv(make(Length(), max_new_tokens=8), 20)
+    env.reset(seed=5)
+    opening = env._engine.opening(np.arange(20))
+    texts = random_candidates(env.task, opening.said, 3, opening.random)
+    assert best_of(env, 3, seed=5) == np.mean([max(len(text.split()) for text in row) for row in texts])
 
 
 def test_best_of_has_something_to_compare(guess_number):
