@@ -126,6 +126,7 @@ class Engine:
         self._prompt = np.zeros(num_rows, np.int64)  # tokens of the prompt
         self._start = np.zeros(num_rows, np.int64)  # where the current utterance starts
         self._limit = np.zeros(num_rows, np.int64)  # the length at which the budget closes it
+        self._replied = np.zeros(shape if self._replies else (num_rows, 0), np.bool_)  # tokens that the task said
         self._turn = np.zeros(num_rows, np.int64)
         self._paid = np.zeros(num_rows)  # of the current utterance, before scale and noise
         self._columns: dict[str, NDArray[Any]] = {}
@@ -161,6 +162,7 @@ class Engine:
             random = RowRandom.of_keys(self._key[where], self._episode[where], Stream.DISTRACTORS)
             self.tokens[where, :before] = self._irrelevant[random.integers(len(self._irrelevant), before)]
         self.length[where] = self._prompt[where] = length
+        self._replied[where] = False
         self._turn[where] = 0
         for name, values in samples.columns.items():
             self._keep(name, values, where)
@@ -250,10 +252,16 @@ class Engine:
         return self.task.codec.decode(self.tokens[row, : self.length[row]])
 
     def render(self, row: int) -> str:
-        """Return a row's prompt and what followed it, on two lines."""
-        decode = self.task.codec.decode
-        shown, length = self._prompt[row], self.length[row]
-        return f"prompt: {decode(self.tokens[row, :shown])}\n  said: {decode(self.tokens[row, shown:length])}"
+        """Return a row's distractors, its prompt, and who said what since, a line each."""
+        decode, tokens = self.task.codec.decode, self.tokens[row]
+        before, shown, length = self._distractors, int(self._prompt[row]), int(self.length[row])
+        lines = [f"before: {decode(tokens[:before])}"] if before else []
+        lines.append(f"prompt: {decode(tokens[before:shown])}")
+        turns = np.flatnonzero(np.diff(self._replied[row, shown:length])) + shown + 1
+        for start, end in zip([shown, *turns], [*turns, length], strict=True):
+            name = " reply" if self._replied[row, start : start + 1].any() else "  said"
+            lines.append(f"{name}: {decode(tokens[start:end])}")
+        return "\n".join(lines)
 
     def _flat(self) -> NDArray[np.int64]:
         """Return a view; never kept, because a copied or unpickled engine would keep one of other tokens."""
@@ -473,6 +481,7 @@ class Engine:
         spoken = at < replies.lengths[:, None]  # (k, R)
         places = (self._offset[rows] + length)[:, None] + at
         self._flat()[places[spoken]] = replies.tokens[spoken]
+        self._replied.reshape(-1)[places[spoken]] = True
         self.length[rows] = length + replies.lengths
         over = replies.over | (self.length[rows] == self.context_length)
         self._open(rows[~over])

@@ -137,6 +137,23 @@ def test_replies_go_on_with_the_episode(guess_number):
     assert engine.context(0) == f"{prompt}{wrong}>>{secret:02}"
 
 
+def test_renders_who_said_what(guess_number):
+    engine = begun(guess_number, [1, 2], distractors=3)
+    secret = int(engine._columns["secret"][0])
+    context, prompt = engine.context(0), "?" * (1 + secret % 2)
+    wrong, reply = (0, ">>") if secret else (49, "<")
+    assert engine.render(0) == f"before: {context[:3]}\nprompt: {prompt}\n  said: "
+    engine.utter([str(wrong)], np.array([0]))
+    engine.utter([""], np.array([0]))  # is masked: nothing is said, and the game replies
+    shown = f"before: {context[:3]}\nprompt: {prompt}\n  said: {wrong}\n reply: {reply}"
+    assert engine.render(0).startswith(shown)
+    engine.utter([str(secret)], np.array([0]))
+    assert engine.render(0).endswith(f"\n  said: {secret}")
+    assert engine.render(1).count("\n") == 2
+    engine.begin()
+    assert engine.render(0).count("\n") == 2 and engine.render(0).endswith("  said: ")
+
+
 class Chatter(Copy):
     """Every token said is answered by a random one, until the context is full."""
 
