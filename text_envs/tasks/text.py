@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import string
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -27,7 +28,16 @@ LongPrompts = Literal["refuse", "keep_end", "keep_start"]
 PromptSource = str | PathLike[str] | Iterable[str] | Mapping[str, Sequence[Any]] | Prompts | None
 Split = Literal["train", "test"] | None
 _TAKEN = ("prompts", "completions", "completion_ids", "self")  # a reward that is an object gets itself as self
+REMEMBERED = 4096  # prompts read from disk: those of a batch, which `dense` asks for at every step
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+
+
+class _Drawn(NamedTuple):
+    """A prompt as it is shown, the tokens of all that is shown, and its columns."""
+
+    text: str
+    ids: list[int]
+    known: dict[str, Any]
 
 
 class TextTask(Task):
@@ -116,6 +126,7 @@ class TextTask(Task):
         self.long_prompts = long_prompts
         self.tokenizer, self.codec = tokenizer, as_tokenizer(tokenizer)
         self.chat_template = _checked_template(chat_template, tokenizer)
+        self._recent: OrderedDict[int, _Drawn] = OrderedDict()  # prompts read from disk, by number
         self._shown: list[str] = []
         encoded: list[list[int]] = []
         if not self.prompts.lazy:
@@ -130,7 +141,7 @@ class TextTask(Task):
         index = random.integers(self._combinations(), 1)[:, 0]
         if not self.prompts.lazy:
             return Samples(self._tokens[index], self._lengths[index], {"index": index})
-        encoded = [self._fit(*self._row(i), self.max_prompt_tokens)[1] for i in index.tolist()]
+        encoded = [self._read(i).ids for i in index.tolist()]
         return Samples(*pad(encoded, self.vocab_size), {"index": index})
 
     def score(self, said: Utterances) -> Score:
@@ -139,12 +150,12 @@ class TextTask(Task):
         completions = [self.codec.decode(row) for row in ids]
         index = said.columns["index"].tolist()
         names = self._names()
-        rows = [self._row(i) for i in index] if names or self.prompts.lazy else []
         if self.prompts.lazy:
-            prompts = [self._fit(*row, self.max_prompt_tokens)[0] for row in rows]
+            drawn = [self._read(i) for i in index]
+            prompts, known = [one.text for one in drawn], [one.known for one in drawn]
         else:
-            prompts = [self._shown[i] for i in index]
-        columns: dict[str, list[Any]] = {name: [row[1][name] for row in rows] for name in names}
+            prompts, known = [self._shown[i] for i in index], [self._row(i)[1] for i in index] if names else []
+        columns: dict[str, list[Any]] = {name: [values[name] for values in known] for name in names}
         columns["completion_ids"] = ids
         value, terms = evaluate(self.reward, prompts, completions, columns)
         details: dict[str, Any] = {"prompt": prompts, "completion": completions}
@@ -164,6 +175,20 @@ class TextTask(Task):
         i, which = divmod(i, len(self.conditions))
         known = {name: values[i] for name, values in self.prompts.columns.items()}
         return self.prompts.texts[i], known | dict(self.conditions[which])
+
+    def _read(self, i: int) -> _Drawn:
+        """Return the i-th of prompts that stay on disk; the last ones are remembered."""
+        if i not in self._recent:
+            text, known = self._row(i)
+            self._recent[i] = _Drawn(*self._fit(text, known, self.max_prompt_tokens), known)
+        self._recent.move_to_end(i)
+        if len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
+        return self._recent[i]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of copies what can be read again."""
+        return {**self.__dict__, "_recent": OrderedDict()}
 
     def _instruct(self, text: str, known: Mapping[str, Any]) -> str:
         return self.instruction.format(**{**known, "text": text})

@@ -319,6 +319,24 @@ def test_lazy_prompts_show_what_those_in_memory_show(path, same):
         same(a.step(np.full(20, 65)), b.step(np.full(20, 65)))
 
 
+@pytest.mark.parametrize("remembered", [1, 20])
+def test_lazy_prompts_of_open_episodes_are_not_read_again(path, monkeypatch, same, remembered):
+    monkeypatch.setattr("text_envs.tasks.text.REMEMBERED", remembered)
+    keywords = {"max_prompt_tokens": 30, "tokenizer": ByteTokenizer(), "max_new_tokens": 8}
+    kept, lazy = (
+        TokenVectorEnv(make(Length(), path, lazy=lazy, **keywords), 20, dense=True) for lazy in (False, True)
+    )
+    reads = []
+    one = LazyColumn.__getitem__
+    monkeypatch.setattr(LazyColumn, "__getitem__", lambda self, i: reads.append(i) or one(self, i))
+    same(lazy.reset(seed=3), kept.reset(seed=3))
+    first = len(reads)
+    for _ in range(7):
+        same(lazy.step(np.full(20, 65)), kept.step(np.full(20, 65)))
+    assert (len(reads) == first) is (remembered == 20)
+    assert len(lazy.task._recent) <= remembered and not pickle.loads(pickle.dumps(lazy.task))._recent
+
+
 @pytest.mark.parametrize("given", [{"tokenizer": None, "max_prompt_tokens": 5}, {"max_prompt_tokens": None}])
 def test_lazy_prompts_need_a_tokenizer_and_a_size(path, given):
     with pytest.raises(ValueError, match="not encoded ahead: pass tokenizer= and max_prompt_tokens="):
