@@ -156,7 +156,8 @@ class CandidateVectorActions(TaskAttributes, VectorWrapper):
 
     Does what a `SyncVectorEnv` of `CandidateActions` does, and calls `propose` once a step for all contexts that
     need candidates: those of all rows but the terminated ones, and the last contexts of truncated episodes. See
-    `CandidateActions` for observations, actions, exact returns, arguments and errors.
+    `CandidateActions` for observations, actions, arguments and errors, and for `optimal_return()`,
+    `random_return()` and `normalize()`, which are those of token level.
 
     Args:
         env: an `UtteranceVectorEnv`, or one in wrappers that leave its texts alone.
