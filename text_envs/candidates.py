@@ -19,8 +19,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from .attributes import TaskAttributes
-from .engine import Illegal, Opening
+from .engine import Engine, Illegal, Opening, Rows
 from .proposers import CandidateLayout, CandidateSource, Proposals, Proposer
+from .tasks.base import pad
 from .utterance_env import UtteranceEnv
 from .vector_env import Step, UtteranceVectorEnv
 
@@ -36,8 +37,11 @@ class CandidateActions(gym.Wrapper, RecordConstructorArgs):
 
     Where fewer than K are proposed, the others are absent: `action_masks()` and `info["action_mask"]` (K,) are
     False there, and an absent one closes the utterance with the task's invalid reward. A text may be
-    proposed twice. When the episode has terminated, no candidate is left. `optimal_return()` is the task's, over
-    all utterances: a bound on what its candidates allow.
+    proposed twice. When the episode has terminated, no candidate is left.
+
+    `optimal_return()`, `random_return()` and `normalize()` are those of token level. The optimum is over all
+    utterances, so a bound on what candidates allow; random play draws uniform legal tokens, not candidates, so that
+    a uniform choice among good ones is normalised to more than 0.
 
     Args:
         env: an `UtteranceEnv`, or one in wrappers that leave its texts alone, such as TimeLimit.
@@ -83,6 +87,7 @@ class CandidateActions(gym.Wrapper, RecordConstructorArgs):
         self.observation_space = self._source.space
         self.action_space = spaces.Discrete(self.candidate_layout.num_candidates)
         self.candidates: list[str] = []  # the texts that the next action chooses among
+        self._tokens = self._source.absent(1)  # (1, K, C), their ids
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -119,6 +124,18 @@ class CandidateActions(gym.Wrapper, RecordConstructorArgs):
         """Return (K,), True where there is a candidate, in a fresh array."""
         return np.arange(self.candidate_layout.num_candidates) < len(self.candidates)
 
+    def demonstrate(self) -> int:
+        """Return the action that says a best utterance, or the reference.
+
+        Raises:
+            NotImplementedError: if the task knows neither, or it is not among the candidates.
+            TooLarge: if the task has too many states.
+            ResetNeeded: if no episode is running.
+        """
+        if not self.candidates:
+            raise ResetNeeded(_NOT_RUNNING)
+        return int(_demonstrated(self._engine, np.zeros(1, np.intp), self._tokens)[0])
+
     def _observe(self, contexts: list[str], info: dict[str, Any]) -> tuple[NDArray[np.int64], dict[str, Any]]:
         """Propose for the one context there is, or none; return the observation and the row's info."""
         self.candidates = []  # and so it stays where the proposer fails
@@ -126,6 +143,7 @@ class CandidateActions(gym.Wrapper, RecordConstructorArgs):
         (proposals,) = self._source.propose((self._engine.opening(rows), contexts))
         tokens = self._source.absent(1)
         tokens[rows] = proposals.tokens
+        self._tokens = tokens
         info.pop("action_mask", None)  # it was of tokens
         if contexts:
             self.candidates = proposals.texts[0]
@@ -138,7 +156,8 @@ class CandidateVectorActions(TaskAttributes, VectorWrapper):
 
     Does what a `SyncVectorEnv` of `CandidateActions` does, and calls `propose` once a step for all contexts that
     need candidates: those of all rows but the terminated ones, and the last contexts of truncated episodes. See
-    `CandidateActions` for observations, actions, arguments and errors.
+    `CandidateActions` for observations, actions, arguments and errors, and for `optimal_return()`,
+    `random_return()` and `normalize()`, which are those of token level.
 
     Args:
         env: an `UtteranceVectorEnv`, or one in wrappers that leave its texts alone.
@@ -232,6 +251,21 @@ class CandidateVectorActions(TaskAttributes, VectorWrapper):
         """Return (B, K), True where there is a candidate, in a fresh array."""
         return self._tokens[:, :, 0] != self.vocab_size
 
+    def demonstrate(self) -> NDArray[np.int64]:
+        """Return (B,) the actions that say best utterances, or references; 0 where no episode is running.
+
+        Raises:
+            NotImplementedError: if the task knows neither, or one is not among the candidates.
+            TooLarge: if the task has too many states.
+            ResetNeeded: before the first reset, and after a step that failed.
+        """
+        if not self.candidates:
+            raise ResetNeeded(_NOT_RUNNING)
+        rows = np.flatnonzero(self.action_masks().any(axis=1))
+        actions = np.zeros(self.num_envs, np.int64)
+        actions[rows] = _demonstrated(self._engine, rows, self._tokens[rows])
+        return actions
+
     def _chosen(self, actions: Any) -> tuple[str, ...]:
         """Return the text that each row says."""
         chosen = np.asarray(actions)
@@ -290,6 +324,26 @@ class CandidateVectorActions(TaskAttributes, VectorWrapper):
         infos["final_obs"] = final_obs
         _drop_masks(infos["final_info"])
         _add_masks(infos["final_info"], shown[:, :, 0] != self.vocab_size, cut)
+
+
+def _demonstrated(engine: Engine, rows: Rows, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (n,) which of the (n, K, C) candidates of n rows is what the task demonstrates there.
+
+    Raises:
+        NotImplementedError: if none is.
+    """
+    task, (_, k, length) = engine.task, candidates.shape
+    wanted = task.demonstrate(engine.said(rows))
+    best, _ = pad([*wanted, [task.vocab_size] * length], task.vocab_size)  # the last row gives it the width
+    shown = np.pad(candidates, ((0, 0), (0, 0), (0, best.shape[1] - length)), constant_values=task.vocab_size)
+    same = (shown == best[:-1, None]).all(axis=2)  # (n, K)
+    if not same.any(axis=1).all():
+        at = int(np.argmin(same.any(axis=1)))
+        raise NotImplementedError(
+            f"none of the {k} candidates of row {rows[at]} is what {type(task).__name__} demonstrates, "
+            f"{task.codec.decode(wanted[at])!r:.300}; raise k, or propose it"
+        )
+    return same.argmax(axis=1)
 
 
 def _text(candidates: list[str], choice: int) -> str:

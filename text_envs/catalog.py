@@ -21,6 +21,12 @@ from .tasks.base import Task
 from .utterance_env import UtteranceEnv
 
 EXAMPLE_SEED = 1
+NOT_HERE = {  # keywords of `gym.make` that say nothing here, and why
+    "level": "an environment is shown and played by whole utterances, and the page tells of all levels",
+    "max_episode_steps": "a time limit stands around an environment, and the task itself is shown and played",
+    "id": "the id is given once, before the keywords",
+    "task": "the id names it",
+}
 FEW_TOKENS = 64
 EXAMPLE_DRAWS = 100  # random episodes of which an example shows the best, where best play is not known
 
@@ -85,12 +91,13 @@ def entries(ids: Sequence[str] | None = None) -> Iterator[Entry | ImportError]:
             yield error
 
 
-def describe(id: str, **keywords: Any) -> Entry:
+def describe(id: str, /, **keywords: Any) -> Entry:
     """Return what there is to know about an environment.
 
     Raises:
         gymnasium.error.Error: if there is no such id, or it is none of ours.
         ImportError: if its task needs an extra that is not installed.
+        TypeError: if a keyword says nothing here.
     """
     env = make(id, **keywords)
     task = env.task
@@ -111,12 +118,15 @@ def describe(id: str, **keywords: Any) -> Entry:
     )
 
 
-def make(id: str, **keywords: Any) -> UtteranceEnv:
+def make(id: str, /, **keywords: Any) -> UtteranceEnv:
     """Return an environment of ours at utterance level.
 
     Raises:
         gymnasium.error.Error: if there is no such id, or it is none of ours.
+        TypeError: if a keyword says nothing here.
     """
+    for name in NOT_HERE.keys() & keywords:
+        raise TypeError(f"{name}={keywords[name]!r} says nothing here: {NOT_HERE[name]}; leave it out")
     try:
         spec = gym.spec(id)
     except gym.error.UnregisteredEnv as error:

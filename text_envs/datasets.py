@@ -25,6 +25,7 @@ from .embedded import PROMPTS
 from .lazy import LazyColumn, RandomAccess, Record, Table, first_words
 from .readers import FORMATS, TEXT_FORMATS, ParquetFile, TextFile
 from .spaces import first_surrogate
+from .tasks.base import a_bool
 
 TEST_FRACTION = 0.2
 
@@ -116,7 +117,7 @@ class Prompts:
 
 
 def load_prompts(
-    source: str | PathLike[str] | Iterable[Any] | Prompts | None = None,
+    source: str | PathLike[str] | Iterable[Any] | Mapping[str, Sequence[Any]] | Prompts | None = None,
     *,
     column: str = "text",
     lazy: bool = False,
@@ -133,7 +134,8 @@ def load_prompts(
             file, or of a folder that `datasets` saved or reads;
             "hub:owner/name?config=en&split=test&revision=1a2b3c": a dataset of the Hub; each option may be left
             out, and the split is "train" then;
-            a `datasets.Dataset`, the texts themselves, or `Prompts`, which are returned as they are.
+            a `datasets.Dataset`; columns, as a dict of lists or a data frame of pandas or polars; the texts
+            themselves; or `Prompts`, which are returned as they are.
         column: which column holds the text; the others become `columns`. A .txt file has only this one.
         lazy: leave files and datasets on disk and read each value when it is drawn, for those larger than memory.
             They are read once to check them and to find the records: 8 bytes of memory each. A .parquet file is
@@ -144,23 +146,67 @@ def load_prompts(
     Raises:
         FileNotFoundError: if there is neither such a file nor such a named source.
         ImportError: if the source needs a package that is not installed.
-        TypeError: if it is no source at all.
+        TypeError: if it is no source at all, or `lazy` or `skip_blank` no bool.
         ValueError: if a line does not parse (the message has file and line), a column is missing or there twice,
             a file is damaged or has another suffix, or there are no prompts.
         sources.SourceError: if a named source or a dataset of the Hub cannot be fetched.
     """
+    a_bool(lazy, "lazy")
+    a_bool(skip_blank, "skip_blank")
     if source is None:
         return Prompts(PROMPTS)
     if isinstance(source, Prompts):
         return source
     if isinstance(source, str) and source in sources.NAMED:
         return Prompts(*sources.NAMED[source]())
+    if _has_columns(source):
+        return _in_memory(_ColumnTable(source), column, skip_blank)
     if not isinstance(source, str | PathLike) and not hub.is_dataset(source):
         return _from_texts(source, skip_blank)
     table = _table(source, column, lazy)
     if lazy:
         return _on_disk(table, column, skip_blank)
     return _in_memory(table, column, skip_blank)
+
+
+def _has_columns(source: Any) -> bool:
+    """Whether a source is a dict or a data frame in memory, which iterates over the names of its columns."""
+    is_frame = hasattr(source, "columns") and hasattr(source, "to_dict")
+    return (isinstance(source, Mapping) or is_frame) and not hub.is_dataset(source)
+
+
+class _ColumnTable:
+    """A dict of columns, or a data frame, as a table.
+
+    Raises:
+        TypeError: if a column is no list, or its name no text.
+        ValueError: if columns differ in length, or one is there twice.
+    """
+
+    name, unit = "prompts", " row "
+
+    def __init__(self, source: Any) -> None:
+        names = list(source) if isinstance(source, Mapping) else list(source.columns)
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise TypeError(f"columns of the prompts are named by texts, got {wrong[0]!r}; rename it")
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(
+                f"the prompts have the columns {', '.join(map(repr, twice))} twice; rename one of each"
+            )
+        self._columns: dict[str, list[Any]] = {}
+        for name in names:
+            values = source[name]
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                raise TypeError(f"column {name!r} of the prompts is a list of values, got {values!r:.200}")
+            self._columns[name] = list(values)
+        if len({len(values) for values in self._columns.values()}) > 1:
+            lengths = {name: len(values) for name, values in self._columns.items()}
+            raise ValueError(f"columns of the prompts have a value for each prompt, got the lengths {lengths}")
+
+    def scan(self) -> Iterator[Record]:
+        """Yield all records; a place is a row."""
+        for place, row in enumerate(zip(*self._columns.values(), strict=True)):
+            yield Record(place + 1, place, dict(zip(self._columns, row, strict=True)))
 
 
 def _table(source: Any, column: str, lazy: bool) -> Any:

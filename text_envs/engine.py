@@ -16,7 +16,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from .streams import RowRandom, Stream, row_keys, seed_to_word
-from .tasks.base import Samples, Task, Utterances, at_least, pad
+from .tasks.base import Samples, Score, Task, Utterances, a_bool, at_least, pad
 
 Rows = NDArray[np.intp]
 _NO_ROWS: Rows = np.empty(0, np.intp)
@@ -100,17 +100,18 @@ class Engine:
         reward_noise: float = 0.0,
         distractors: int = 0,
     ) -> None:
-        if not isinstance(dense, bool | np.bool_):
-            raise TypeError(f"dense is True or False, got {dense!r} ({type(dense).__name__})")
         self._scale = _finite(reward_scale, "reward_scale")
         self._noise = _finite(reward_noise, "reward_noise")
         if self._noise < 0:
             raise ValueError(f"reward_noise is a standard deviation, at least 0, got {reward_noise}")
+        _finite(task.invalid_reward, f"{type(task).__name__}.invalid_reward")
         self.task = task
         self.num_rows = at_least(1, num_rows, "num_envs")
         if reward_delay is not None:
             at_least(1, reward_delay, "reward_delay")
-        self._pay_every = reward_delay or (1 if dense else None)  # tokens; None: only when an utterance closes
+        self._pay_every = reward_delay or (
+            1 if a_bool(dense, "dense") else None
+        )  # tokens; None: only when an utterance closes
         self._replies = type(task).reply is not Task.reply
         self._restricts = task.restricts
 
@@ -125,6 +126,7 @@ class Engine:
         self._prompt = np.zeros(num_rows, np.int64)  # tokens of the prompt
         self._start = np.zeros(num_rows, np.int64)  # where the current utterance starts
         self._limit = np.zeros(num_rows, np.int64)  # the length at which the budget closes it
+        self._replied = np.zeros(shape if self._replies else (num_rows, 0), np.bool_)  # tokens that the task said
         self._turn = np.zeros(num_rows, np.int64)
         self._paid = np.zeros(num_rows)  # of the current utterance, before scale and noise
         self._columns: dict[str, NDArray[Any]] = {}
@@ -160,11 +162,10 @@ class Engine:
             random = RowRandom.of_keys(self._key[where], self._episode[where], Stream.DISTRACTORS)
             self.tokens[where, :before] = self._irrelevant[random.integers(len(self._irrelevant), before)]
         self.length[where] = self._prompt[where] = length
+        self._replied[where] = False
         self._turn[where] = 0
         for name, values in samples.columns.items():
-            if name not in self._columns:
-                self._columns[name] = np.zeros((self.num_rows, *values.shape[1:]), values.dtype)
-            self._columns[name][where] = values
+            self._keep(name, values, where)
         self._open(where)
         self._restrict(rows)
         self._half_done = False
@@ -191,8 +192,9 @@ class Engine:
         """Append a whole utterance to each row and close it.
 
         An utterance is its text's tokens, then the end token where the task has one; the budget closes a
-        longer one early. A text that has no tokens, or is `Illegal`, is no more legal than a masked action:
-        nothing is appended and it earns the invalid reward.
+        longer one early, and a task without an end token sees by `Utterances.closed` that a shorter one has closed.
+        A text that has no tokens, or is `Illegal`, is no more legal than a masked action: nothing is appended and
+        it earns the invalid reward.
 
         Raises:
             ResetNeeded: if the last step failed.
@@ -203,7 +205,9 @@ class Engine:
         encoded = [self._encode(text) for text in texts]
         masked = np.array([ids is None for ids in encoded], np.bool_)
         end = [] if self.task.end_token_id is None else [self.task.end_token_id]
-        tokens, lengths = pad([[] if ids is None else ids + end for ids in encoded], self.task.vocab_size)
+        budget = self.task.max_new_tokens  # cut here already, so that one long text does not widen all rows
+        said = [[] if ids is None else [*ids[:budget], *end][:budget] for ids in encoded]
+        tokens, lengths = pad(said, self.task.vocab_size)
         self._half_done = True
         if self._legal is None:
             self._append_whole(tokens, lengths, acting)
@@ -213,14 +217,19 @@ class Engine:
         self._half_done = False
         return outcome
 
-    def said(self, rows: Rows | None = None) -> Utterances:
-        """Return what the task sees of rows: the contexts without distractors, and where the utterance starts."""
+    def said(self, rows: Rows | None = None, closed: NDArray[np.bool_] | bool = False) -> Utterances:
+        """Return what the task sees of rows: the contexts without distractors, and where the utterance starts.
+
+        Args:
+            rows: (n,) the rows; None: all.
+            closed: (n,) where the utterance has closed; False: nowhere.
+        """
         where = slice(None) if rows is None else rows
         columns = {name: values[where] for name, values in self._columns.items()}
         tokens, start, length = self.tokens[where], self._start[where], self.length[where]
         if before := self._distractors:
             tokens, start, length = tokens[:, before:], start - before, length - before
-        return Utterances(tokens, start, length, self._turn[where], columns)
+        return Utterances(tokens, start, length, self._turn[where], columns, closed)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return (B, V), True where an action is legal, in a fresh array."""
@@ -243,10 +252,16 @@ class Engine:
         return self.task.codec.decode(self.tokens[row, : self.length[row]])
 
     def render(self, row: int) -> str:
-        """Return a row's prompt and what followed it, on two lines."""
-        decode = self.task.codec.decode
-        shown, length = self._prompt[row], self.length[row]
-        return f"prompt: {decode(self.tokens[row, :shown])}\n  said: {decode(self.tokens[row, shown:length])}"
+        """Return a row's distractors, its prompt, and who said what since, a line each."""
+        decode, tokens = self.task.codec.decode, self.tokens[row]
+        before, shown, length = self._distractors, int(self._prompt[row]), int(self.length[row])
+        lines = [f"before: {decode(tokens[:before])}"] if before else []
+        lines.append(f"prompt: {decode(tokens[before:shown])}")
+        turns = np.flatnonzero(np.diff(self._replied[row, shown:length])) + shown + 1
+        for start, end in zip([shown, *turns], [*turns, length], strict=True):
+            name = " reply" if self._replied[row, start : start + 1].any() else "  said"
+            lines.append(f"{name}: {decode(tokens[start:end])}")
+        return "\n".join(lines)
 
     def _flat(self) -> NDArray[np.int64]:
         """Return a view; never kept, because a copied or unpickled engine would keep one of other tokens."""
@@ -332,7 +347,7 @@ class Engine:
             return Outcome(reward, terminated, _NO_ROWS, _NO_VALUES, _NO_ROWS, {})
         due_rows = rows if due is None else due if rows is None else rows[due]
         due_masked = masked if masked is None or due is None else masked[due]
-        value, scored, details = self._score(due_rows, due_masked)
+        value, scored, details = self._score(due_rows, closed if due is None else closed[due], due_masked)
         where = slice(None) if due_rows is None else due_rows
         reward = value - self._paid[where]
         self._paid[where] = value
@@ -354,7 +369,8 @@ class Engine:
         terminated = closed.copy()
         if self._replies and ends.size:
             terminated[ends] = self._answer(end_rows)
-        self._restrict(np.flatnonzero(~terminated) if rows is None else rows[~terminated])
+        if self._legal is not None:
+            self._restrict(np.flatnonzero(~terminated) if rows is None else rows[~terminated])
         if due is not ends:  # partial utterances were scored too: report only those that closed
             value = value[ends if due is None else np.searchsorted(due, ends)]
             keep = np.flatnonzero(np.isin(scored, end_rows)) if details else _NO_ROWS
@@ -372,24 +388,72 @@ class Engine:
         return np.flatnonzero(closed | (said % self._pay_every == 0))
 
     def _score(
-        self, rows: Rows | None, masked: NDArray[np.bool_] | None
+        self, rows: Rows | None, closed: NDArray[np.bool_], masked: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float64], Rows, Mapping[str, Any]]:
         """Return the (n,) values of rows' utterances, the rows a task scored, and its details on them."""
         acting = self._all if rows is None else rows
         if masked is None or not masked.any():
-            score = self.task.score(self.said(rows))
-            if score.value.shape != acting.shape:
-                raise ValueError(
-                    f"{type(self.task).__name__}.score returned values of shape {score.value.shape} for "
-                    f"{len(acting)} utterances; return one value each, shape ({len(acting)},)"
-                )
-            return score.value, acting, score.details
-        value = np.full(len(acting), self.task.invalid_reward)
+            score = self.task.score(self.said(rows, closed))
+            return self._checked_values(score, acting), acting, score.details
+        value = np.full(len(acting), self.task.invalid_reward, np.float64)
         scored = acting[~masked]
         details: Mapping[str, Any] = {}
         if scored.size:
-            value[~masked], _, details = self._score(scored, None)
+            value[~masked], _, details = self._score(scored, closed[~masked], None)
         return value, scored, details
+
+    def _checked_values(self, score: Score, acting: Rows) -> NDArray[np.float64]:
+        """Return the (n,) values of what a task returned as the score of rows.
+
+        Raises:
+            TypeError: if it is no `Score`, or holds anything but numbers.
+            ValueError: if it has not one finite number per row.
+        """
+        if not isinstance(score, Score):
+            raise TypeError(f"{self._scorer} returned {score!r:.300}; return Score(value), one number per row")
+        given = np.asarray(score.value)
+        if given.dtype.kind not in "biuf":
+            raise TypeError(
+                f"{self._scorer} returned values of dtype {given.dtype}, {given!r:.300}; return numbers, float64"
+            )
+        value = given.astype(np.float64, copy=False)
+        if value.shape != acting.shape:
+            raise ValueError(
+                f"{self._scorer} returned values of shape {value.shape} for {len(acting)} utterances; return one "
+                f"value each, shape ({len(acting)},)"
+            )
+        if np.count_nonzero(np.isfinite(value)) < value.size:  # of one row twice as fast as `all`
+            at = int(np.argmin(np.isfinite(value)))
+            row = int(acting[at])
+            raise ValueError(
+                f"{self._scorer} returned {value[at]} for row {row}, whose context is {self.context(row)!r:.300}; "
+                "return a finite number"
+            )
+        return value
+
+    @property
+    def _scorer(self) -> str:
+        """What messages call the task's score."""
+        return f"{type(self.task).__name__}.score"
+
+    def _keep(self, name: str, values: NDArray[Any], where: Any) -> None:
+        """Store a column of new samples; its type grows where theirs has more room, as that of longer texts.
+
+        Raises:
+            ValueError: if a row's values have another shape than those of samples before.
+        """
+        kept = self._columns.get(name)
+        if kept is None:
+            kept = np.zeros((self.num_rows, *values.shape[1:]), values.dtype)
+        if values.shape[1:] != kept.shape[1:]:
+            raise ValueError(
+                f"{type(self.task).__name__}.sample returned the column {name!r} with values of shape "
+                f"{values.shape[1:]}, and of shape {kept.shape[1:]} before; pad them to one shape"
+            )
+        if values.dtype != kept.dtype:
+            kept = kept.astype(_common(kept.dtype, values.dtype), copy=False)
+        kept[where] = values
+        self._columns[name] = kept
 
     def _open(self, where: Any) -> None:
         """Open the next utterance at the end of the contexts."""
@@ -401,7 +465,7 @@ class Engine:
     def _answer(self, rows: Rows) -> NDArray[np.bool_]:
         """Append the task's replies to closed utterances; return (k,) where the episode ends."""
         random = RowRandom.of_keys(self._key[rows], self._episode[rows], Stream.REPLY).fold(self._turn[rows])
-        replies = self.task.reply(self.said(rows), random)
+        replies = self.task.reply(self.said(rows, np.ones(len(rows), np.bool_)), random)
         self._turn[rows] += 1
         if replies is None:
             return np.ones(len(rows), np.bool_)
@@ -417,6 +481,7 @@ class Engine:
         spoken = at < replies.lengths[:, None]  # (k, R)
         places = (self._offset[rows] + length)[:, None] + at
         self._flat()[places[spoken]] = replies.tokens[spoken]
+        self._replied.reshape(-1)[places[spoken]] = True
         self.length[rows] = length + replies.lengths
         over = replies.over | (self.length[rows] == self.context_length)
         self._open(rows[~over])
@@ -482,6 +547,12 @@ def _finite(value: float, name: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} is a finite number, got {value}")
     return number
+
+
+def _common(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a type that keeps the values of both, as Python objects where they are numbers and texts."""
+    alike = one.kind == other.kind or {one.kind, other.kind} <= set("biuf")
+    return np.result_type(one, other) if alike else np.dtype(object)
 
 
 def _take(details: Mapping[str, Any], at: Rows) -> dict[str, Any]:

@@ -120,20 +120,25 @@ def solve(automaton: Automaton) -> Floats:
 def best_actions(automaton: Automaton) -> NDArray[np.int32]:
     """Return (T, S), a token that earns the most at each position in each state.
 
-    Of equals it is the last: where that is the end token, the utterance is no longer than it must be.
+    Of equals it is the last that is legal: where that is the end token, the utterance is no longer than it must be.
     """
     value = np.zeros(len(automaton.next))
     actions = np.empty((automaton.horizon, len(value)), np.int32)
     for t in reversed(range(automaton.horizon)):
         ahead = automaton.lookahead(value)
-        actions[t] = ahead.shape[1] - 1 - ahead[:, ::-1].argmax(axis=1)
+        actions[t] = _last_best(ahead, automaton.legal)
         value = np.take_along_axis(ahead, actions[t, :, None], 1)[:, 0]
     return actions
 
 
-def best_utterances(automaton: Automaton) -> list[list[int]]:
-    """Return for each of the N prompts the tokens of an utterance that earns the most."""
-    actions = best_actions(automaton)
+def best_utterances(automaton: Automaton, actions: NDArray[np.int32] | None = None) -> list[list[int]]:
+    """Return for each of the N prompts the tokens of an utterance that earns the most.
+
+    Args:
+        automaton: the machine.
+        actions: (T, S), its `best_actions` where they are known.
+    """
+    actions = best_actions(automaton) if actions is None else actions
     utterances = []
     for first in automaton.start.tolist():
         said: list[int] = []
@@ -270,6 +275,15 @@ def values(
         states=len(automaton.next),
         method=method,
     )
+
+
+def _last_best(worth: Floats, legal: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Return (S,) the last of the best tokens, of the legal ones among them where there are any."""
+    if legal is not None:
+        best = worth == worth.max(axis=1, keepdims=True)
+        both = best & legal
+        worth = np.where(both.any(axis=1, keepdims=True), both, best)
+    return worth.shape[1] - 1 - worth[:, ::-1].argmax(axis=1)
 
 
 def _steps(automaton: Automaton, policy: ArrayLike) -> Floats:

@@ -29,7 +29,8 @@ CANDIDATES = """\
 observation is one `Box(0, V, (L + k * C,), int64)`: the context's L ids, then C ids of each candidate, each part
 right-padded with V. The attribute `candidate_layout` has these sizes and splits an observation; `candidates` has
 the texts. Where fewer than k are proposed, `action_masks()` and `info["action_mask"]` say which are there. The
-games have candidates of their own (`propose=None`); the others need `propose`.
+games have candidates of their own (`propose=None`); the others need `propose`. Optimal and random returns are those
+of token level: over all utterances, and of uniform legal tokens.
 """
 
 

@@ -24,7 +24,7 @@ def play(id: str, keywords: dict[str, Any], seed: int | None = None, episodes: i
         while not episodes or len(returns) < episodes:
             returns.append(_episode(env, seed if not returns else None))
             print(_paint(_BOLD, f"episode {len(returns)} earned {returns[-1]:.3f}"))
-    except (EOFError, KeyboardInterrupt, RuntimeError):  # RuntimeError: there is no standard input
+    except (EOFError, KeyboardInterrupt):
         print()
     if returns:
         mean = sum(returns) / len(returns)
@@ -46,9 +46,7 @@ def _episode(env: UtteranceEnv, seed: int | None) -> float:
     total, terminated, shown = 0.0, False, ""
     while not terminated:
         print("\n" + _paint(_DIM, shown) + context.removeprefix(shown))
-        said = input("> ")
-        if not sys.stdin.isatty():
-            print(said)  # a terminal has shown it already
+        said = _typed()
         if said not in env.action_space:
             print(_paint(_RED, not_a_text(said, env.action_space)))
             continue
@@ -59,6 +57,21 @@ def _episode(env: UtteranceEnv, seed: int | None) -> float:
             print(_paint(_DIM, shown) + context.removeprefix(shown))
         print(_paint(_GREEN if reward > 0 else _RED if reward < 0 else _DIM, f"reward {reward:.3f}") + _notes(info))
     return total
+
+
+def _typed() -> str:
+    """Return a line that a person typed.
+
+    Raises:
+        EOFError: if there is none.
+    """
+    try:
+        said = input("> ")
+    except RuntimeError as error:  # there is no standard input
+        raise EOFError(str(error)) from error
+    if not sys.stdin.isatty():
+        print(said)  # a terminal has shown it already
+    return said
 
 
 def _beside(mean: float, values: Any) -> str:

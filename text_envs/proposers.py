@@ -79,9 +79,13 @@ class FixedCandidates:
 
     def __call__(self, contexts: list[str], k: int, rngs: list[np.random.Generator]) -> list[list[str]]:
         """Return up to `k` of the texts for each context."""
-        if len(self.texts) <= k:
+        if not self.draws(k):
             return [list(self.texts) for _ in contexts]
         return [[self.texts[i] for i in rng.choice(len(self.texts), k, replace=False)] for rng in rngs]
+
+    def draws(self, k: int) -> bool:
+        """Whether it takes some of its texts, for which it needs generators."""
+        return len(self.texts) > k
 
 
 def random_candidates(task: Task, said: Utterances, k: int, random: RowRandom) -> list[list[str]]:
@@ -182,6 +186,8 @@ class CandidateSource:
     def _ask(self, openings: list[Opening], contexts: list[str]) -> Any:
         k = self.layout.num_candidates
         if callable(self._propose):
+            if isinstance(self._propose, FixedCandidates) and not self._propose.draws(k):
+                return self._propose(contexts, k, [])
             rngs = [rng for opening in openings for rng in opening.random.generators()]
             return self._propose(contexts, k, rngs)
         rows: list[list[str]] = []

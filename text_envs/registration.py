@@ -89,7 +89,8 @@ def make_env(task: str, *, level: Level = "token", **keywords: Any) -> gym.Env:
 
     Raises:
         ValueError: if there is no such level.
-        TypeError: if neither the environment nor the task knows a keyword.
+        TypeError: if neither the environment nor the task knows a keyword, or the task calls one of its own as the
+            environment does.
     """
     if level == "candidate":
         return _make_candidates(CandidateActions, UtteranceEnv, task, keywords)
@@ -121,9 +122,14 @@ def _make_candidates(
 
 
 def _make(environment: Callable[..., Any], path: str, keywords: dict[str, Any], also: Collection[str] = ()) -> Any:
-    """Give each keyword to the environment or the task, whichever knows it; an error lists `also` with theirs."""
+    """Give each keyword to the environment or the task, whichever knows it; `also` are the wrapper's."""
     task = _task(path)
     ours, its = _names(environment) - {"task"}, _names(task)
+    if taken := its & {*ours, *also, "level", "task"}:
+        raise TypeError(
+            f"{task.__name__} has the keyword {', '.join(map(repr, sorted(taken)))}, which is the environment's "
+            "own here and would never reach the task; give it another name"
+        )
     unknown = [keyword for keyword in keywords if keyword not in ours | its]
     if unknown:
         hint = '; they are for level="candidate"' if set(unknown) <= _names(CandidateActions) else ""

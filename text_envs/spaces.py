@@ -29,6 +29,12 @@ class UnicodeText(spaces.Text):
     `spaces.Text` keeps its characters in a set; this space never builds one. Code points that are not
     characters (lone surrogates) are outside the space: no UTF-8 file, socket or tokenizer can carry them.
 
+    Args:
+        max_length: most characters of a text.
+        min_length: least characters.
+        longest_sample: most characters of a text that `sample` draws, unless told; None: `max_length`.
+        seed: of the samples.
+
     Example:
         >>> UnicodeText(8)
         UnicodeText(0, 8)
@@ -37,8 +43,16 @@ class UnicodeText(spaces.Text):
     """
 
     def __init__(
-        self, max_length: int, *, min_length: int = 0, seed: int | np.random.Generator | None = None
+        self,
+        max_length: int,
+        *,
+        min_length: int = 0,
+        longest_sample: int | None = None,
+        seed: int | np.random.Generator | None = None,
     ) -> None:
+        self.longest_sample = max_length if longest_sample is None else longest_sample
+        if not min_length <= self.longest_sample <= max_length:
+            raise ValueError(f"longest_sample is in {min_length}..{max_length}, got {longest_sample}")
         super().__init__(max_length, min_length=min_length, charset=frozenset(), seed=seed)
 
     def sample(
@@ -46,7 +60,7 @@ class UnicodeText(spaces.Text):
         mask: tuple[int | None, Any] | None = None,
         probability: tuple[int | None, Any] | None = None,
     ) -> str:
-        """Return a text of uniform length whose characters are uniform over Unicode.
+        """Return a text of uniform length, up to `longest_sample`, whose characters are uniform over Unicode.
 
         Args:
             mask: (length, None) fixes the length.
@@ -64,7 +78,7 @@ class UnicodeText(spaces.Text):
                 "pass (length, None), or use gymnasium.spaces.Text with a charset"
             )
         if length is None:
-            length = int(self.np_random.integers(self.min_length, self.max_length + 1))
+            length = int(self.np_random.integers(self.min_length, self.longest_sample + 1))
         if not self.min_length <= length <= self.max_length:
             raise ValueError(f"length {length} is outside {self.min_length}..{self.max_length} of {self}")
         points = self.np_random.integers(_CHARACTERS, size=length)

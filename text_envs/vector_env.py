@@ -17,7 +17,7 @@ from .engine import Engine, Opening, Outcome, Rows
 from .streams import as_seed
 from .tasks.base import Task, at_least
 from .token_env import not_a_token, token_context
-from .utterance_env import not_a_text, text_of
+from .utterance_env import not_a_text, text_of, utterance_of
 
 Step = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
 
@@ -318,7 +318,7 @@ class UtteranceVectorEnv(TokenVectorEnv):
     cut: Opening
 
     def _spaces(self) -> tuple[spaces.Space, spaces.Space]:
-        return text_of(self.task, self._engine.context_length), text_of(self.task, self.task.max_new_tokens)
+        return text_of(self.task, self._engine.context_length), utterance_of(self.task)
 
     def _act(self, actions: Any, rows: Rows | None) -> Outcome:
         if isinstance(actions, str) or len(actions) != self.num_envs:

@@ -1,9 +1,11 @@
 import unicodedata
 
+import gymnasium as gym
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import text_envs  # noqa: F401  (registers the ids)
 from text_envs.datasets import Prompts, load_prompts
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"])).filter(str.strip)
@@ -27,6 +29,42 @@ def test_lists_and_prompts_pass():
     assert load_prompts(["a", "b"]).texts == ("a", "b")
     assert load_prompts(prompts := Prompts(("a",))) is prompts
     assert len(load_prompts()) == 60
+
+
+COLUMNS = {"title": ["one", "two"], "rating": [1, 2]}
+
+
+def test_a_dict_of_columns_is_read_by_their_names():
+    prompts = load_prompts(COLUMNS, column="title")
+    assert prompts.texts == ("one", "two") and dict(prompts.columns) == {"rating": (1, 2)}
+    env = gym.make("text_envs/Sentiment-v0", level="utterance", prompts=COLUMNS, column="title")
+    assert env.reset(seed=1)[0] in COLUMNS["title"]
+
+
+def test_a_data_frame_is_its_columns():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(COLUMNS, index=[7, 3])
+    prompts = load_prompts(frame, column="title")
+    assert prompts.texts == ("one", "two") and dict(prompts.columns) == {"rating": (1, 2)}
+    assert type(prompts.columns["rating"][0]) is int
+    with pytest.raises(ValueError, match="the columns 'title', 'rating' twice; rename"):
+        load_prompts(pandas.concat([frame, frame], axis=1), column="title")
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        (COLUMNS, ValueError, "prompts: row 1: no column 'text', only 'title', 'rating'; pass column="),
+        ({"text": ["a", " "]}, ValueError, "prompts: row 2: 'text' is a text with at least one word"),
+        ({"text": ["a"], "rating": [1, 2]}, ValueError, "got the lengths {'text': 1, 'rating': 2}"),
+        ({"text": "a b"}, TypeError, "column 'text' of the prompts is a list of values, got 'a b'"),
+        ({"text": ["a"], 3: [1]}, TypeError, "named by texts, got 3"),
+        ({}, ValueError, "prompts: no prompts in it"),
+    ],
+)
+def test_columns_that_hold_no_prompts_are_refused(columns, error, message):
+    with pytest.raises(error, match=message):
+        load_prompts(columns)
 
 
 @pytest.mark.parametrize(

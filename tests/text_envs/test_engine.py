@@ -137,6 +137,23 @@ def test_replies_go_on_with_the_episode(guess_number):
     assert engine.context(0) == f"{prompt}{wrong}>>{secret:02}"
 
 
+def test_renders_who_said_what(guess_number):
+    engine = begun(guess_number, [1, 2], distractors=3)
+    secret = int(engine._columns["secret"][0])
+    context, prompt = engine.context(0), "?" * (1 + secret % 2)
+    wrong, reply = (0, ">>") if secret else (49, "<")
+    assert engine.render(0) == f"before: {context[:3]}\nprompt: {prompt}\n  said: "
+    engine.utter([str(wrong)], np.array([0]))
+    engine.utter([""], np.array([0]))  # is masked: nothing is said, and the game replies
+    shown = f"before: {context[:3]}\nprompt: {prompt}\n  said: {wrong}\n reply: {reply}"
+    assert engine.render(0).startswith(shown)
+    engine.utter([str(secret)], np.array([0]))
+    assert engine.render(0).endswith(f"\n  said: {secret}")
+    assert engine.render(1).count("\n") == 2
+    engine.begin()
+    assert engine.render(0).count("\n") == 2 and engine.render(0).endswith("  said: ")
+
+
 class Chatter(Copy):
     """Every token said is answered by a random one, until the context is full."""
 
@@ -236,6 +253,8 @@ class Broken(Copy):
         return replace(super().sample(random), **self.spoilt.get("sample", {}))
 
     def score(self, said):
+        if "score" in self.spoilt:
+            return self.spoilt["score"]
         return Score(super().score(said).value[: self.spoilt.get("scores")])
 
     def reply(self, said, random):
@@ -254,11 +273,79 @@ def test_prompts_that_do_not_fit_are_refused(lengths, tokens):
         begun(Broken(sample=sample), [1, 2])
 
 
+class Told(Copy):
+    """Copy with the column "told"; each batch of samples takes the next of some arrays, repeated for its rows."""
+
+    def __init__(self, *told):
+        super().__init__(length=2)
+        self.told = list(told)
+
+    def sample(self, random):
+        told = np.asarray(self.told.pop(0))
+        return replace(super().sample(random), columns={"told": np.repeat(told[None], len(random), axis=0)})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("to", "a longer text"), (1, 2.5), (True, 7), ([1, 2], [0.5, 1.5]), (3, "three"), ("three", None)],
+)
+def test_a_column_keeps_values_that_need_more_room_than_those_before(first, second):
+    engine = begun(Told(first, second), [1, 2])
+    engine.begin(np.array([1]))
+    assert engine.said().columns["told"].tolist() == [first, second]
+
+
+def test_a_column_has_one_shape():
+    engine = begun(Told([1, 2], [1, 2, 3]), [1, 2])
+    message = r"Told.sample returned the column 'told' with values of shape \(3,\), and of shape \(2,\) before; pad"
+    with pytest.raises(ValueError, match=message):
+        engine.begin(np.array([1]))
+
+
 def test_a_score_for_every_utterance_is_asked_for():
     engine = begun(Broken(scores=1), [1, 2])
     engine.say(np.array([0, 0]))
     with pytest.raises(ValueError, match=r"Broken.score returned values of shape \(1,\) for 2 utterances"):
         engine.say(np.array([0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (
+            Score(np.array([0.5, np.nan])),
+            "Broken.score returned nan for row 1, whose context is '..ab'; return a fin",
+        ),
+        (Score(np.array([np.inf, 0.5])), "Broken.score returned inf for row 0, whose context is '..aa'"),
+        (Score([0.5, None]), "Broken.score returned values of dtype object.*return numbers"),
+        (Score(["1", "2"]), "Broken.score returned values of dtype <U1"),
+        (np.zeros(2), r"Broken.score returned array\(\[0., 0.\]\); return Score\(value\)"),
+    ],
+)
+@pytest.mark.parametrize("level", ["token", "utterance"])
+def test_what_is_no_finite_number_never_becomes_a_reward(score, message, level):
+    engine = begun(Broken(score=score), [1, 2])
+    with pytest.raises((TypeError, ValueError), match=message):
+        if level == "utterance":
+            engine.utter(["aa", "ab"])
+        for said in ([0, 0], [0, 1]):
+            engine.say(np.array(said))
+
+
+@pytest.mark.parametrize("values", [[1, 0], np.array([1, 0], np.float32), np.array([True, False])])
+def test_numbers_of_any_type_become_floats(values):
+    outcome = begun(Broken(score=Score(values)), [1, 2]).utter(["aa", "ab"])
+    assert outcome.clean.dtype == outcome.reward.dtype == np.float64 and outcome.clean.tolist() == [1.0, 0.0]
+
+
+def test_an_integer_as_invalid_reward_leaves_the_scores_of_other_rows_as_they_are(guess_number):
+    guess_number.invalid_reward = -2
+    engine = begun(guess_number, [1, 2])
+    outcome = engine.utter(["twelve", "99"])
+    assert outcome.clean.tolist() == [-2.0, -0.1] and outcome.clean.dtype == np.float64
+    guess_number.invalid_reward = float("nan")
+    with pytest.raises(ValueError, match="GuessNumber.invalid_reward is a finite number, got nan"):
+        Engine(guess_number, 1)
 
 
 def test_a_reply_that_does_not_fit_is_refused():

@@ -81,6 +81,22 @@ def test_a_policys_value_is_its_mean_over_strings(automaton, shape):
         assert chances.sum() == pytest.approx(1.0) and values[row] == pytest.approx(scores @ chances)
 
 
+@pytest.mark.parametrize(
+    ("gain", "legal", "chosen"),
+    [
+        ([0.0, 1.0, 1.0], None, 2),
+        ([0.0, 1.0, 1.0], [True, True, False], 1),
+        ([0.0, 1.0, 1.0], [True, False, False], 2),  # a mistake may be the best that can be done
+        ([1.0, 1.0, 1.0], [True, True, False], 1),
+    ],
+)
+def test_of_equal_tokens_the_last_legal_one_is_the_best(gain, legal, chosen):
+    mask = None if legal is None else np.array([legal])
+    automaton = Automaton(np.full((1, 3), CLOSED), np.array([gain]), np.zeros(1, int), 1, legal=mask)
+    assert exact.best_actions(automaton).tolist() == [[chosen]]
+    assert exact.best_utterances(automaton) == [[chosen]]
+
+
 @machines
 def test_uniform_is_uniform_over_legal_tokens(automaton):
     legal = np.ones(automaton.next.shape, bool) if automaton.legal is None else automaton.legal

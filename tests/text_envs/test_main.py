@@ -2,6 +2,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -55,10 +56,10 @@ def test_the_page_of_all_environments_is_current(tmp_path):
 
 
 def test_a_person_plays(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("too long a text\nabca\n\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("a" * 70_000 + "\nabca\n\n"))
     assert main(["play", "text_envs/Copy-v0", "--seed", "3", "--episodes", "2", "--set", "length=4"]) == 0
     out = capsys.readouterr().out
-    assert "has 15 characters, more than the 4" in out
+    assert "has 70000 characters, more than the 65536" in out
     assert "episode 1 earned" in out and "episode 2 earned 0.000" in out
     assert "mean return" in out and "(optimal 1, random 0.0625, normalised" in out
     assert "\x1b" not in out  # colours are for terminals
@@ -76,6 +77,30 @@ def test_the_end_of_input_ends_the_game(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("good\n"))
     assert main(["play", "text_envs/Sentiment-v0", "-s", "max_new_tokens=1"]) == 0
     assert "reward 0.440, completion 'good'" in capsys.readouterr().out
+
+
+def test_a_game_without_standard_input_ends_at_once(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["play", "text_envs/Copy-v0"]) == 0
+    assert "episode 1" not in capsys.readouterr().out
+
+
+def no_reward(prompts, completions, **columns):
+    raise OSError("the judge is gone")
+
+
+def failing_reward():
+    return no_reward
+
+
+def test_a_reward_that_fails_is_told_and_ends_the_game(capsys, monkeypatch):
+    module = ModuleType("failing_rewards")
+    module.failing_reward = failing_reward
+    monkeypatch.setitem(sys.modules, "failing_rewards", module)
+    monkeypatch.setattr("sys.stdin", io.StringIO("good\n"))
+    keywords = ["max_new_tokens=1", "reward=failing_rewards:failing_reward"]
+    assert main(["play", "text_envs/Sentiment-v0", "-s", *keywords]) == 2
+    assert "the judge is gone" in capsys.readouterr().err
 
 
 def test_a_reader_may_leave_before_the_end():
@@ -105,6 +130,22 @@ def test_mistakes_are_told_without_a_traceback(capsys, arguments, message):
     assert main(["play", *arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("text-envs: error: ") and message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["info", "play"])
+@pytest.mark.parametrize(
+    ("keyword", "reason"),
+    [
+        ("level=token", "level='token' says nothing here: an environment is shown and played by whole utterances"),
+        ("max_episode_steps=1", "max_episode_steps=1 says nothing here: a time limit stands around an environment"),
+        ("id=text_envs/Sort-v0", "id='text_envs/Sort-v0' says nothing here: the id is given once"),
+        ("task=text_envs.tasks.sort:Sort", "task='text_envs.tasks.sort:Sort' says nothing here: the id names it"),
+    ],
+)
+def test_keywords_that_would_be_lost_are_refused_by_name(capsys, command, keyword, reason):
+    assert main([command, "text_envs/Copy-v0", "--set", keyword]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"text-envs: error: {reason}") and err.endswith("; leave it out\n")
 
 
 def test_environments_of_others_are_named_as_such(capsys):

@@ -49,6 +49,16 @@ def test_a_list_is_proposed_whole_or_sampled():
     assert len(set(drawn)) == 6  # every ordered pair
 
 
+def test_a_list_that_is_proposed_whole_needs_no_generators(monkeypatch):
+    env = CandidateActions(UtteranceEnv(Copy(length=2)), ["aa", "ab"], k=2)
+    sampled = CandidateActions(UtteranceEnv(Copy(length=2)), ["aa", "ab"], k=1)
+    monkeypatch.setattr(RowRandom, "generators", None)
+    env.reset(seed=1)
+    assert env.candidates == ["aa", "ab"]
+    with pytest.raises(CandidateError, match="not callable"):
+        sampled.reset(seed=1)
+
+
 def test_the_tasks_own():
     task = Suggests(length=2)
     env = CandidateActions(UtteranceEnv(task), k=2)
@@ -136,8 +146,10 @@ def test_a_text_too_long_for_its_segment_or_its_space_is_refused(stars):
         proposed(["*!"], 1, stars, candidate_length=2)
     assert proposed(["*!*!*"], 1, stars) == ["*!*!*"]  # the budget closes it
     words = gym.make("text_envs/Sentiment-v0", level="utterance", max_new_tokens=2)
-    with pytest.raises(CandidateError, match="has 1008 characters, too many for UnicodeText.*take white space out"):
-        CandidateActions(words, [f"good{' ' * 1000}good"], 1).reset(seed=1)
+    with pytest.raises(
+        CandidateError, match="has 70008 characters, too many for UnicodeText.*take white space out"
+    ):
+        CandidateActions(words, [f"good{' ' * 70_000}good"], 1).reset(seed=1)
 
 
 def test_a_proposer_that_raises_is_named_with_what_it_got():

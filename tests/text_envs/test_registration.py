@@ -5,6 +5,7 @@ import pytest
 
 import text_envs
 from text_envs import TokenEnv, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv
+from text_envs.tasks.copy import Copy
 
 
 @pytest.mark.parametrize("id", text_envs.task_ids())
@@ -88,6 +89,34 @@ def test_a_name_that_is_no_task_is_refused_when_it_is_made(name):
             gym.make("mine/Wrong-v0")
     finally:
         gym.registry.pop("mine/Wrong-v0", None)
+
+
+class Riddle(Copy):
+    """Copy whose keywords are called as those of candidates, and of every environment, are."""
+
+    def __init__(self, *, k=2, length=3):
+        super().__init__(length=length)
+        self.k = k
+
+
+class Levels(Copy):
+    def __init__(self, *, level=1, dense=True):
+        super().__init__()
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_a_keyword_of_a_task_never_goes_to_the_environment_instead(make):
+    try:
+        text_envs.register_task("mine/Riddle-v0", f"{__name__}:Riddle")
+        text_envs.register_task("mine/Levels-v0", f"{__name__}:Levels")
+        assert make("mine/Riddle-v0", k=5).unwrapped.task.k == 5
+        with pytest.raises(TypeError, match="Riddle has the keyword 'k', which is .*; give it another name"):
+            make("mine/Riddle-v0", level="candidate", propose=["a"])
+        with pytest.raises(TypeError, match="Levels has the keyword 'dense', 'level', which"):
+            make("mine/Levels-v0")
+    finally:
+        gym.registry.pop("mine/Riddle-v0", None)
+        gym.registry.pop("mine/Levels-v0", None)
 
 
 def test_keywords_of_candidates_say_which_level_they_are_for():

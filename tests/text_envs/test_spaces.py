@@ -45,6 +45,14 @@ def test_samples_are_members_seeded_and_of_every_length():
     assert len(space.sample(mask=(3, None))) == len(space.sample(probability=(3, None))) == 3
 
 
+def test_samples_may_be_shorter_than_the_longest_text():
+    space = UnicodeText(100, longest_sample=3)
+    assert {len(space.sample()) for _ in range(100)} == {0, 1, 2, 3}
+    assert "a" * 100 in space and len(space.sample(mask=(50, None))) == 50
+    with pytest.raises(ValueError, match=r"longest_sample is in 2\.\.5, got 6"):
+        UnicodeText(5, min_length=2, longest_sample=6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -37,6 +37,7 @@ UNREADABLE: dict[str, tuple[type[Exception], ...]] = {  # what scorers raise on 
 }
 
 LISTS = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
+REMEMBERED = 32  # datasets, for further environments of the same one; a task holds its own
 
 Entry = Mapping[str, Any]
 
@@ -50,9 +51,10 @@ class ReasoningGym(Task):
     as a program, earns what no answer earns; one that the tokenizer cannot say (utterance level only) earns 0.
     The two datasets of integrals have a scorer of ours (`integrals.py`), and their unsolved entries are solved.
 
-    The entries are made up front and kept for the process: `dataset`, `config`, `dataset_seed` and `size` say
-    all about them, `reset(seed=...)` only which are shown. An entry takes below a millisecond in most datasets,
-    but 0.1 to 0.6 s in futoshiki, knight_swap, sokoban and zebra_puzzles, and rarely a minute in number_sequence.
+    The entries are made up front and kept by the task and, of the last datasets, for the process: `dataset`,
+    `config`, `dataset_seed` and `size` say all about them, `reset(seed=...)` only which are shown. An entry takes
+    below a millisecond in most datasets, but 0.1 to 0.6 s in futoshiki, knight_swap, sokoban and zebra_puzzles, and
+    rarely a minute in number_sequence.
 
     Args:
         dataset: a name of reasoning-gym; those without an answer, or that pay wrong ones, are left out.
@@ -90,10 +92,9 @@ class ReasoningGym(Task):
         except (TypeError, ValueError) as error:
             raise TypeError(f"config is a dict that JSON can write, got {config!r}: {error}") from error
         self._key = dataset, parameters, seed_to_word(dataset_seed), size
-        entries = _entries(*self._key)
         self.tokenizer = ByteTokenizer() if tokenizer is None else tokenizer
         codec = as_tokenizer(self.tokenizer)
-        prompts = [codec.encode(entry["question"]) for entry in entries]
+        prompts = [codec.encode(entry["question"]) for entry in self.entries]
         longest = max(map(len, prompts))
         room = longest if max_prompt_tokens is None else max_prompt_tokens
         if longest > room:
@@ -102,15 +103,24 @@ class ReasoningGym(Task):
                 "raise it, or make the questions shorter with config="
             )
         if max_new_tokens is None:
-            answers = [entry["answer"] for entry in entries if not codec.unknown(entry["answer"])]
+            answers = [entry["answer"] for entry in self.entries if not codec.unknown(entry["answer"])]
             max_new_tokens = 1 << max((len(codec.encode(answer)) for answer in answers), default=1).bit_length()
         super().__init__(self.tokenizer, max_prompt_tokens=room, max_new_tokens=max_new_tokens)
         self._tokens, self._lengths = pad(prompts, self.vocab_size)
 
-    @property
+    @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """The entries as reasoning-gym made them: question, answer, metadata."""
         return _entries(*self._key)
+
+    @cached_property
+    def _dataset(self) -> Any:
+        """The dataset, for its scorer."""
+        return _dataset(*self._key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of copies what the process keeps, or makes again from the settings."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("entries", "_dataset")}
 
     def sample(self, random: RowRandom) -> Samples:
         """Return uniformly drawn questions."""
@@ -130,7 +140,7 @@ class ReasoningGym(Task):
         return [self.whole(self.entries[i]["answer"]) for i in said.columns["index"].tolist()]
 
     def _score(self, answer: str, entry: Entry) -> float:
-        name, dataset = self._key[0], _dataset(*self._key)
+        name, dataset = self._key[0], self._dataset
         with isolated(0, numpy=False):
             try:
                 return float(dataset.score_answer(answer if harmless(name, answer) else None, entry))
@@ -150,7 +160,7 @@ class _Ordered(set):
         return _Ordered(super().__sub__(other))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=REMEMBERED)
 def _dataset(name: str, config: str, seed: int, size: int) -> Any:
     """Return a dataset.
 
@@ -198,7 +208,7 @@ def _fix_scorer(name: str, dataset: Any) -> None:
         dataset.score_answer = integrals.score_answer
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=REMEMBERED)
 def _entries(name: str, config: str, seed: int, size: int) -> tuple[Entry, ...]:
     """Return the entries, each made from global generators of its own: some datasets draw from those."""
     dataset = _dataset(name, config, seed, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ class Position:
         reason: the game's words on why it ended.
         turn: utterances so far.
         game: the game itself, which the next utterance takes; None where one took it, or it has ended.
+        rows: how many rows came here: all but the last that goes on takes a copy of the game.
     """
 
     shown: list[int]
@@ -70,6 +72,7 @@ class Position:
     reason: str
     turn: int
     game: Any
+    rows: int = 0
 
 
 class TextArena(Task):
@@ -130,17 +133,19 @@ class TextArena(Task):
     def sample(self, random: RowRandom) -> Samples:
         """Return the beginnings of new games."""
         seeds = random.integers(1 << 32, 1)[:, 0]
-        prompts = []
+        begun: dict[int, Position] = {}  # rows of one seed share a game until they move
         for seed in seeds.tolist():
-            position = self._begin(seed)
-            ids = position.shown
-            if len(ids) > self.max_prompt_tokens:
+            if seed not in begun:
+                begun[seed] = self._begin(seed)
+            begun[seed].rows += 1
+        for seed, position in begun.items():
+            if len(position.shown) > self.max_prompt_tokens:
                 raise ValueError(
-                    f"the rules of {self.game} take {len(ids)} tokens, and with {self.max_new_tokens} for a move "
-                    f"more than context_length={self.context_length}; raise it"
+                    f"the rules of {self.game} take {len(position.shown)} tokens, and with {self.max_new_tokens} "
+                    f"for a move more than context_length={self.context_length}; raise it"
                 )
-            self._remember(seed, np.array(ids, np.int64), position)
-            prompts.append(ids)
+            self._remember(seed, np.array(position.shown, np.int64), position)
+        prompts = [begun[seed].shown for seed in seeds.tolist()]
         return Samples(*pad(prompts, self.vocab_size), {"game_seed": seeds})
 
     def score(self, said: Utterances) -> Score:
@@ -166,6 +171,7 @@ class TextArena(Task):
                 continue
             shown[i], over[i] = position.shown, position.over
             if not position.over:
+                position.rows += 1
                 context = np.concatenate([said.tokens[i, :length], position.shown])
                 self._remember(int(said.columns["game_seed"][i]), context, position)
         return Replies(*pad(shown, self.vocab_size), over)
@@ -211,8 +217,12 @@ class TextArena(Task):
             return self._position(game, 0, False)
 
     def _move(self, before: Position, seed: int, ids: NDArray[np.int64]) -> Position:
-        """Return the position after one more utterance; the game moves on from `before`, which loses it."""
-        game, before.game = before.game, None
+        """Return the position after one more utterance; the last row to go on from `before` takes its game."""
+        game = before.game
+        if before.rows > 1:
+            game, before.rows = deepcopy(game), before.rows - 1
+        else:
+            before.game = None
         text, turn = _LONG_NUMBER.sub(r"\1", self.codec.decode(ids)), before.turn + 1
         with isolated(int(fold(np.array([seed], np.uint64), turn)[0]), numpy=False):  # that is for Sokoban's rooms
             try:

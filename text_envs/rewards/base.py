@@ -10,6 +10,7 @@ run: a failure is never a zero.
 from __future__ import annotations
 
 import importlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -70,6 +71,7 @@ class WeightedSum(Reward):
         for name, term in terms.items():
             if not (isinstance(term, tuple) and len(term) == 2 and callable(term[0])):
                 raise TypeError(f"term {name!r} is (reward, weight), got {term!r}")
+            _refuse_class(term[0], f"the reward of term {name!r}")
             if not is_finite(term[1]):
                 raise ValueError(f"the weight of term {name!r} is a finite number, got {term[1]!r}")
         self.parts = dict(terms)
@@ -128,25 +130,72 @@ def evaluate(
 
 
 def load_reward(reward: RewardFunction | str) -> RewardFunction:
-    """Return a reward: a callable as it is, "module:factory" as what the factory returns.
+    """Return a reward: a callable as it is, "module:name" as the reward of that name, or as what a factory returns.
+
+    A function or an object that takes `prompts` and `completions` is a reward; anything else is a factory and is
+    called without arguments.
 
     Raises:
         ValueError: if the string has another form, or names nothing that can be imported.
-        TypeError: if the result is not callable.
+        TypeError: if the result is a class or not callable, or the factory needs arguments.
     """
     if isinstance(reward, str):
-        module, _, name = reward.partition(":")
-        if not (module and name):
-            raise ValueError(f'reward={reward!r} is not of the form "module:factory"')
-        try:
-            found: Any = importlib.import_module(module)
-            for part in name.split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"reward={reward!r} names nothing that can be imported: {error}") from error
-        reward = found()
+        found = _imported(reward)
+        reward = found if _takes_completions(found) or not callable(found) else _made(found, reward)
+    _refuse_class(reward, "reward")
     if not callable(reward):
         raise TypeError(
             f"a reward is a callable (prompts, completions, **columns) -> list of floats, got {reward!r}"
         )
     return reward
+
+
+def _imported(name: str) -> Any:
+    """Return what "module:name" names."""
+    module, _, path = name.partition(":")
+    if not (module and path):
+        raise ValueError(f'reward={name!r} is not of the form "module:factory"')
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"reward={name!r} names nothing that can be imported: {error}") from error
+    return found
+
+
+def _takes_completions(found: Any) -> bool:
+    """Whether something is itself a reward, and no factory."""
+    return not inspect.isclass(found) and {"prompts", "completions"} <= set(_parameters(found))
+
+
+def _made(factory: Any, name: str) -> Any:
+    """Return what a factory returns."""
+    kinds = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    given = _parameters(factory).values()
+    needed = [p.name for p in given if p.default is inspect.Parameter.empty and p.kind not in kinds]
+    if needed:
+        raise TypeError(
+            f"reward={name!r} is called without arguments to make the reward, but needs {', '.join(needed)}; name "
+            "a function that needs none, or the reward itself, a function of prompts and completions (per_sample "
+            "makes one of a function of a single pair)"
+        )
+    return factory()
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a callable, none where Python does not know them."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _refuse_class(reward: Any, name: str) -> None:
+    """Raise if somebody passed a reward's class, which can be called too.
+
+    Raises:
+        TypeError: with the remedy.
+    """
+    if inspect.isclass(reward):
+        raise TypeError(f"{name} is the class {reward.__name__}; pass an instance, such as {reward.__name__}()")

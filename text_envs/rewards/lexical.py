@@ -71,21 +71,33 @@ class Length(Reward):
 class Keywords(Reward):
     """The fraction of some keywords that the completion uses, whatever their case and punctuation.
 
-    An empty completion earns 0.
+    A keyword of several words, such as "New York", is used where they follow each other. An empty completion
+    earns 0.
 
     Args:
         words: the keywords, at least one.
+
+    Raises:
+        TypeError: if they are one text, or one of them is no text.
+        ValueError: if there is none, or one has no word in it.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        self.words = frozenset(map(_bare, words))
+        if isinstance(words, str):
+            raise TypeError(f"Keywords takes a list of texts, got the text {words!r}; pass [{words!r}]")
+        self.words = frozenset(map(_keyword, words))
         if not self.words:
             raise ValueError('Keywords needs at least one word, such as Keywords(["river"])')
+        self._sizes = sorted({len(word.split(" ")) for word in self.words})
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """Return the fraction of the keywords found in each completion."""
-        said = ({_bare(word) for word in completion.split()} for completion in completions)
-        return [len(self.words & words) / len(self.words) for words in said]
+        return [len(self.words & self._phrases(completion)) / len(self.words) for completion in completions]
+
+    def _phrases(self, completion: str) -> set[str]:
+        """Return what is said in as many words as one of the keywords has."""
+        said = list(map(_bare, completion.split()))
+        return {" ".join(said[i : i + size]) for size in self._sizes for i in range(len(said) - size + 1)}
 
 
 class Regex(Reward):
@@ -160,6 +172,16 @@ class Lipogram(Reward):
     def _share(self, text: str) -> float:
         parts = text.split() if self.unit == "words" else [letter for letter in text if letter.isalpha()]
         return sum(self.forbidden.isdisjoint(part) for part in parts) / len(parts) if parts else 0.0
+
+
+def _keyword(text: str) -> str:
+    """Return a keyword as completions are searched for it: bare words, one space between them."""
+    if not isinstance(text, str):
+        raise TypeError(f"a keyword is a text, got {text!r} ({type(text).__name__})")
+    words = list(map(_bare, text.split()))
+    if not any(words):
+        raise ValueError(f"the keyword {text!r} has no word in it, and would match none; leave it out")
+    return " ".join(words)
 
 
 def _bare(word: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..exact import Automaton, spelling
 from ..streams import RowRandom
 from ..tokenizer import CharacterTokenizer
-from .base import Samples, Score, Task, Utterances, at_least, count
+from .base import Samples, Score, Task, Utterances, a_bool, at_least, count
 
 MAX_LISTED = 1_000_000  # prompts whose answers are all looked at for exact values; takes about a second
 _FUNCTIONS = {"+": np.add, "-": np.subtract, "*": np.multiply}
@@ -56,7 +56,7 @@ class Arithmetic(Task):
             raise ValueError(f"{digits} digits in base {base} are more than 64 bits can multiply; lower either")
         if operations not in _CHOICES:
             raise ValueError(f'operations are one or several of "+-*", each once, got {operations!r}')
-        self.base, self.operations, self.reverse = base, operations, reverse
+        self.base, self.operations, self.reverse = base, operations, a_bool(reverse, "reverse")
         self._below = base**digits
         self._powers = base ** np.arange(2 * digits + 2)
         longest = 2 * digits if "*" in operations else digits + 1

@@ -32,6 +32,7 @@ class Bandit(Task):
     """
 
     family = "diagnostic"
+    one_machine = True
 
     def __init__(self, *, vocab_size: int = 8, contexts: int = 4, table_seed: int = 0) -> None:
         at_least(2, vocab_size, "vocab_size")

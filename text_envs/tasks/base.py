@@ -45,6 +45,8 @@ class Utterances:
         length: (n,) index after its last one: the context's length.
         turn: (n,) utterances closed before this one.
         columns: the rows of `Samples.columns`.
+        closed: (n,) True where nothing more is said, as `score` and `reply` see it; False: nowhere. Without an end
+            token, a text (utterance level) may close before the budget does.
     """
 
     tokens: NDArray[np.int64]
@@ -52,6 +54,7 @@ class Utterances:
     length: NDArray[np.int64]
     turn: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
+    closed: NDArray[np.bool_] | bool = False
 
     def __len__(self) -> int:
         """Return n."""
@@ -116,11 +119,13 @@ class Task(ABC):
         end_token_id: the action that closes an utterance, None where there is none.
         invalid_reward: what an utterance earns that a masked action closed.
         turns: the most utterances of an episode, None where only the context bounds them.
+        one_machine: whether only `start` of `automaton` depends on the prompts, so that it is solved once for all.
         family: "diagnostic", "multi-turn", "real text", "other suite" or your own word.
     """
 
     invalid_reward: float = 0.0
     turns: int | None = 1
+    one_machine: bool = False
     family: str = "your own"
 
     def __init__(
@@ -209,12 +214,22 @@ class Task(ABC):
             NotImplementedError: if the task knows neither.
             TooLarge: if it has too many states.
         """
+        if self.one_machine:
+            return exact.best_utterances(self.automaton(self._prompts_of(said, slice(None))), self._best_actions)
         found: list[list[int]] = []
         for rows in np.split(np.arange(len(said)), range(SOLVED_AT_ONCE, len(said), SOLVED_AT_ONCE)):
-            columns = {name: values[rows] for name, values in said.columns.items()}
-            prompts = Samples(said.tokens[rows, : self.max_prompt_tokens], said.start[rows], columns)
-            found += exact.best_utterances(self.automaton(prompts))
+            found += exact.best_utterances(self.automaton(self._prompts_of(said, rows)))
         return found
+
+    @cached_property
+    def _best_actions(self) -> NDArray[np.int32]:
+        """The best token at each position in each state of the machine that all prompts share."""
+        return exact.best_actions(self.automaton(self.cases()[0]))
+
+    def _prompts_of(self, said: Utterances, rows: Any) -> Samples:
+        """Return the prompts that rows of contexts begin with."""
+        columns = {name: values[rows] for name, values in said.columns.items()}
+        return Samples(said.tokens[rows, : self.max_prompt_tokens], said.start[rows], columns)
 
     def whole(self, text: str) -> list[int]:
         """Return the token ids of a text said to its end, or to the budget's.
@@ -252,6 +267,17 @@ def at_least(least: int, value: int, name: str) -> int:
     if value < least:
         raise ValueError(f"{name} is at least {least}, got {value}")
     return int(value)
+
+
+def a_bool(value: bool, name: str) -> bool:
+    """Return `value`.
+
+    Raises:
+        TypeError: if it is not True or False: every text is truthy, "no" and "false" too.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is True or False, got {value!r} ({type(value).__name__})")
+    return bool(value)
 
 
 def count(hits: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..exact import CLOSED, Automaton, check_size
 from ..streams import RowRandom, Stream
 from ..tokenizer import CharacterTokenizer
-from .base import Samples, Score, Task, Utterances, at_least
+from .base import Samples, Score, Task, Utterances, a_bool, at_least
 
 PAIRS = ("()", "[]", "{}", "<>")
 
@@ -34,6 +34,7 @@ class Brackets(Task):
 
     Raises:
         ValueError: if a number is out of range.
+        TypeError: if a number is no integer, or `masked` no bool.
 
     Source: Hewitt et al. 2020, "RNNs can generate bounded hierarchical languages with optimal memory",
     arXiv:2010.07515; Suzgun et al. 2019, "Memory-augmented recurrent neural networks can learn generalized Dyck
@@ -41,6 +42,7 @@ class Brackets(Task):
     """
 
     family = "diagnostic"
+    one_machine = True
     invalid_reward = -1.0
 
     def __init__(
@@ -51,7 +53,7 @@ class Brackets(Task):
         self.kinds = kinds
         self.depth = at_least(1, depth, "depth")
         self.pairs = at_least(0, pairs, "pairs")
-        self.masked = masked
+        self.masked = a_bool(masked, "masked")
         opening, closing = ("".join(side) for side in zip(*PAIRS[:kinds], strict=True))
         super().__init__(
             CharacterTokenizer(opening + closing, end=True),

@@ -101,8 +101,15 @@ class Game(Task):
     def candidates(self, said: Utterances, k: int, random: RowRandom) -> list[list[str]]:
         """Return all guesses in their order if there are at most `k`, else those among `k` uniform draws."""
         count = len(self.guesses)
-        drawn = np.tile(np.arange(count), (len(said), 1)) if count <= k else random.integers(count, k)
-        return [[self.codec.decode(self.guesses[guess]) for guess in dict.fromkeys(row)] for row in drawn.tolist()]
+        if count <= k:
+            return [list(self._texts) for _ in range(len(said))]
+        drawn = random.integers(count, k).tolist()
+        return [[self._texts[guess] for guess in dict.fromkeys(row)] for row in drawn]
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The guesses as text."""
+        return list(map(self.codec.decode, self.guesses))
 
     @cached_property
     def solver(self) -> Solver:

@@ -27,6 +27,8 @@ class MachineTask(Task):
         max_new_tokens: T.
     """
 
+    one_machine = True
+
     def __init__(
         self,
         tokenizer: Any,

@@ -16,8 +16,8 @@ class Password(Task):
     """Say a fixed secret: deep exploration, one string in V**length pays.
 
     Shown: the alphabet's first symbol, always. Said: exactly `length` symbols; there is no end action.
-    Earns: 1 if the whole utterance is the secret, else 0. The score of a partial utterance is the fraction of
-    the secret said so far if all of it is right, else 0: so `dense=True` pays 1 / length for each right symbol
+    Earns: 1 if the whole utterance is the secret, else 0. The score of an utterance that goes on is the fraction
+    of the secret said so far if all of it is right, else 0: so `dense=True` pays 1 / length for each right symbol
     and takes everything back at the first wrong one, and the return is the same. The secret belongs to
     the environment, not to the episode: `secret_seed` draws it, `reset(seed=...)` does not. Random symbols
     earn V**-length, and the best is 1.
@@ -32,6 +32,7 @@ class Password(Task):
     """
 
     family = "diagnostic"
+    one_machine = True
 
     def __init__(self, *, vocab_size: int = 4, length: int = 6, secret_seed: int = 0) -> None:
         at_least(2, vocab_size, "vocab_size")
@@ -45,9 +46,10 @@ class Password(Task):
         return Samples(np.zeros((len(random), 1), np.int64))
 
     def score(self, said: Utterances) -> Score:
-        """Return the fraction of the secret said if it is a prefix of the secret, else 0."""
+        """Return the fraction of the secret said, 0 where something is wrong or no more is said."""
         right = count(said.tokens[:, 1:] == self.secret)
-        return Score(np.where(right == said.length - said.start, right / self.length, 0.0))
+        may_be_right = (right == said.length - said.start) & (~np.asarray(said.closed) | (right == self.length))
+        return Score(np.where(may_be_right, right / self.length, 0.0))
 
     def cases(self) -> tuple[Samples, Literal["enumerated"], None]:
         """Return the one prompt."""

@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import re
 import string
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ..datasets import Prompts, load_prompts
-from ..proposers import Proposer
+from ..proposers import Proposer, random_candidates
 from ..rewards.base import RewardFunction, evaluate
 from ..sources import NAMED
 from ..streams import RowRandom
 from ..tokenizer import WordTokenizer, as_tokenizer
-from .base import Samples, Score, Task, Utterances, at_least, pad
+from .base import Samples, Score, Task, Utterances, a_bool, at_least, pad
 
 LongPrompts = Literal["refuse", "keep_end", "keep_start"]
-PromptSource = str | PathLike[str] | Iterable[str] | Prompts | None
+PromptSource = str | PathLike[str] | Iterable[str] | Mapping[str, Sequence[Any]] | Prompts | None
 Split = Literal["train", "test"] | None
 _TAKEN = ("prompts", "completions", "completion_ids", "self")  # a reward that is an object gets itself as self
+REMEMBERED = 4096  # prompts read from disk: those of a batch, which `dense` asks for at every step
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+
+
+class _Drawn(NamedTuple):
+    """A prompt as it is shown, the tokens of all that is shown, and its columns."""
+
+    text: str
+    ids: list[int]
+    known: dict[str, Any]
 
 
 class TextTask(Task):
@@ -39,14 +49,14 @@ class TextTask(Task):
     level only) earns -1. No closed forms: a reference is `best_of`.
 
     Args:
-        prompts: the path of a file, a named source, texts, or `Prompts`; each is equally likely. Of texts that
-            are shown exactly alike the first stays.
+        prompts: the path of a file, a named source, texts, columns or `Prompts`, see `datasets.load_prompts`; each
+            is equally likely. Of texts that are shown exactly alike the first stays.
         tokenizer: ours or one of transformers; its end token is the end action and counts in the budget. None:
             a word tokenizer over `words` and all words shown, those of the other split too, so that both
             have the same actions.
         reward: see `text_envs.rewards.base`.
         words: what the default tokenizer knows beyond the prompts.
-        column: the column of a file that holds the prompts; rewards get the others.
+        column: the column of a file, or of columns, that holds the prompts; rewards get the others.
         lazy: leave a file that is larger than memory on disk; a prompt is read and encoded when an episode shows
             it. `tokenizer` and `max_prompt_tokens` must then be given.
         split: "train" or "test" for disjoint parts, chosen by a hash of the prompt; None: all.
@@ -68,7 +78,7 @@ class TextTask(Task):
         ValueError: if a prompt has no tokens or does not fit, a column takes a reserved name, the instruction
             hides the prompt or a condition, the tokenizer has no chat template, or lazy prompts lack a
             tokenizer or a size.
-        TypeError: if `chat_template` is no bool.
+        TypeError: if `chat_template` or `lazy` is no bool.
     """
 
     family = "real text"
@@ -116,6 +126,7 @@ class TextTask(Task):
         self.long_prompts = long_prompts
         self.tokenizer, self.codec = tokenizer, as_tokenizer(tokenizer)
         self.chat_template = _checked_template(chat_template, tokenizer)
+        self._recent: OrderedDict[int, _Drawn] = OrderedDict()  # prompts read from disk, by number
         self._shown: list[str] = []
         encoded: list[list[int]] = []
         if not self.prompts.lazy:
@@ -130,7 +141,7 @@ class TextTask(Task):
         index = random.integers(self._combinations(), 1)[:, 0]
         if not self.prompts.lazy:
             return Samples(self._tokens[index], self._lengths[index], {"index": index})
-        encoded = [self._fit(*self._row(i), self.max_prompt_tokens)[1] for i in index.tolist()]
+        encoded = [self._read(i).ids for i in index.tolist()]
         return Samples(*pad(encoded, self.vocab_size), {"index": index})
 
     def score(self, said: Utterances) -> Score:
@@ -139,12 +150,12 @@ class TextTask(Task):
         completions = [self.codec.decode(row) for row in ids]
         index = said.columns["index"].tolist()
         names = self._names()
-        rows = [self._row(i) for i in index] if names or self.prompts.lazy else []
         if self.prompts.lazy:
-            prompts = [self._fit(*row, self.max_prompt_tokens)[0] for row in rows]
+            drawn = [self._read(i) for i in index]
+            prompts, known = [one.text for one in drawn], [one.known for one in drawn]
         else:
-            prompts = [self._shown[i] for i in index]
-        columns: dict[str, list[Any]] = {name: [row[1][name] for row in rows] for name in names}
+            prompts, known = [self._shown[i] for i in index], [self._row(i)[1] for i in index] if names else []
+        columns: dict[str, list[Any]] = {name: [values[name] for values in known] for name in names}
         columns["completion_ids"] = ids
         value, terms = evaluate(self.reward, prompts, completions, columns)
         details: dict[str, Any] = {"prompt": prompts, "completion": completions}
@@ -164,6 +175,20 @@ class TextTask(Task):
         i, which = divmod(i, len(self.conditions))
         known = {name: values[i] for name, values in self.prompts.columns.items()}
         return self.prompts.texts[i], known | dict(self.conditions[which])
+
+    def _read(self, i: int) -> _Drawn:
+        """Return the i-th of prompts that stay on disk; the last ones are remembered."""
+        if i not in self._recent:
+            text, known = self._row(i)
+            self._recent[i] = _Drawn(*self._fit(text, known, self.max_prompt_tokens), known)
+        self._recent.move_to_end(i)
+        if len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
+        return self._recent[i]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of copies what can be read again."""
+        return {**self.__dict__, "_recent": OrderedDict()}
 
     def _instruct(self, text: str, known: Mapping[str, Any]) -> str:
         return self.instruction.format(**{**known, "text": text})
@@ -234,7 +259,7 @@ def best_of(env: VectorEnv, n: int, propose: Proposer | None = None, *, seed: in
             `gym.make_vec("text_envs/Style-v0", num_envs=256, level="utterance")`; it is reset.
         n: completions of each prompt.
         propose: `propose(contexts, n, generators)` returns n texts for each context, such as samples of an
-            untrained language model; None: uniformly random tokens.
+            untrained language model; None: uniformly random tokens, see `proposers.random_candidates`.
         seed: of the environment, and with the row's number of the row's generator.
 
     Raises:
@@ -244,11 +269,12 @@ def best_of(env: VectorEnv, n: int, propose: Proposer | None = None, *, seed: in
     """
     at_least(1, n, "n")
     task: Task = env.unwrapped.task  # type: ignore[attr-defined]
-    generators = [np.random.default_rng([seed, row]) for row in range(env.num_envs)]
     contexts, _ = env.reset(seed=seed)
     if propose is None:
-        texts: Sequence[Sequence[str]] = [_random_texts(task, n, generator) for generator in generators]
+        opening = env.unwrapped._engine.opening(np.arange(env.num_envs))  # type: ignore[attr-defined]
+        texts: Sequence[Sequence[str]] = random_candidates(task, opening.said, n, opening.random)
     else:
+        generators = [np.random.default_rng([seed, row]) for row in range(env.num_envs)]
         texts = propose(list(contexts), n, generators)
     counts = {len(row) for row in texts}
     if len(texts) != env.num_envs or counts != {n}:
@@ -277,13 +303,6 @@ def shown_words(prompts: PromptSource, prompt_words: int | None, ours: int) -> i
     return ours if prompt_words is None and named else prompt_words
 
 
-def _random_texts(task: Task, n: int, generator: np.random.Generator) -> list[str]:
-    """Return the texts of n uniformly random utterances."""
-    drawn = generator.integers(task.vocab_size, size=(n, task.max_new_tokens)).tolist()
-    ends = [ids.index(task.end_token_id) if task.end_token_id in ids else len(ids) for ids in drawn]
-    return [task.codec.decode(ids[:end]) for ids, end in zip(drawn, ends, strict=True)]
-
-
 def _checked_template(chat_template: bool, tokenizer: Any) -> bool:
     """Return `chat_template`.
 
@@ -291,11 +310,10 @@ def _checked_template(chat_template: bool, tokenizer: Any) -> bool:
         TypeError: if it is no bool.
         ValueError: if it is True and the tokenizer has no template.
     """
-    if not isinstance(chat_template, bool):
-        raise TypeError(
-            f"chat_template is True or False, got {chat_template!r}; a template of your own goes to "
-            "tokenizer.chat_template"
-        )
+    try:
+        a_bool(chat_template, "chat_template")
+    except TypeError as error:
+        raise TypeError(f"{error}; a template of your own goes to tokenizer.chat_template") from None
     if chat_template and not getattr(tokenizer, "chat_template", None):
         raise ValueError(
             f"chat_template=True, but {tokenizer!r:.80} has no chat template; pass the tokenizer of an "

@@ -115,6 +115,17 @@ def test_batches_rows_and_copies_agree():
         assert again[0] == observations and (again[1] == rewards).all()
 
 
+def test_a_task_makes_its_entries_once_however_many_others_there_are(monkeypatch):
+    tasks = [ReasoningGym(size=2, dataset_seed=seed) for seed in range(reasoning_gym.REMEMBERED + 2)]
+    for task in tasks:
+        assert score(task, task.entries[0]["answer"]) == 1.0
+    monkeypatch.setattr(reasoning_gym, "_entries", None)
+    monkeypatch.setattr(reasoning_gym, "_dataset", None)
+    for task in tasks:
+        assert score(task, task.entries[0]["answer"]) == 1.0
+    assert not {"entries", "_dataset"} & set(tasks[0].__getstate__())
+
+
 def test_config_reaches_the_dataset():
     task = ReasoningGym(dataset="chain_sum", config={"min_terms": 5, "max_terms": 5}, size=4)
     assert all(len(entry["metadata"]["expression"].split()) == 9 for entry in task.entries)

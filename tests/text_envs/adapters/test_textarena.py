@@ -142,6 +142,17 @@ def test_rows_of_one_seed_do_not_disturb_each_other():
         assert second == alone.step(move)[0]
 
 
+def test_rows_of_one_seed_begin_one_game_and_replay_none(monkeypatch):
+    begun = []
+    begin = TextArena._begin
+    monkeypatch.setattr(TextArena, "_begin", lambda self, seed: begun.append(seed) or begin(self, seed))
+    env = UtteranceVectorEnv(TextArena(game="2048-v0"), 8)
+    env.reset(seed=[7] * 6 + [8] * 2)
+    for k in range(3):  # rows go apart, two by two, and meet in what they say
+        env.step(tuple(MOVES[row * k % 4] for row in range(8)))
+    assert len(begun) == len(set(begun)) == 2
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
 def test_copies_go_on_alike_and_apart(duplicate):
     env = UtteranceEnv(TextArena(game="2048-v0"))

@@ -1,6 +1,7 @@
 import copy
 import pickle
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -20,6 +21,17 @@ def returning(values):
 
 def words(prompt, completion):
     return len(completion.split())
+
+
+def politeness(prompts, completions, **columns):
+    return [completion.count("good") for completion in completions]
+
+
+def makes_a_class():
+    return Length
+
+
+LONG = Length()
 
 
 def test_functions_of_one_pair_or_of_messages_become_rewards():
@@ -168,6 +180,7 @@ def test_a_weighted_sum_must_not_overflow():
         ({"a": (Length(), None)}, ValueError),
         ({"a": (Length(), 10**400)}, ValueError),
         ([("a", Length())], TypeError),
+        ({"a": (Length, 1.0)}, TypeError),
     ],
 )
 def test_wrong_terms_are_refused(terms, error):
@@ -187,6 +200,14 @@ def test_rewards_are_loaded_from_strings():
     assert load_reward(words) is words
 
 
+@pytest.mark.parametrize("name", ["politeness", "LONG"])
+def test_a_string_may_name_the_reward_itself(name):
+    assert load_reward(f"{__name__}:{name}") is globals()[name]
+    env = gym.make("text_envs/Sentiment-v0", level="utterance", reward=f"{__name__}:{name}")
+    env.reset(seed=1)
+    assert env.step("good good")[1] == 2.0
+
+
 @pytest.mark.parametrize(
     ("reward", "error", "message"),
     [
@@ -196,6 +217,10 @@ def test_rewards_are_loaded_from_strings():
         ("text_envs.rewards:NoSuchReward", ValueError, "no attribute 'NoSuchReward'"),
         ("builtins:dict", TypeError, "a reward is a callable"),
         (3, TypeError, "a reward is a callable.*got 3"),
+        (Length, TypeError, r"reward is the class Length; pass an instance, such as Length\(\)"),
+        (f"{__name__}:makes_a_class", TypeError, "reward is the class Length; pass an instance"),
+        (f"{__name__}:words", TypeError, "needs prompt, completion; name a function that needs none.*per_sample"),
+        (f"{__name__}:PROMPTS", TypeError, "a reward is a callable"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(reward, error, message):

@@ -18,6 +18,9 @@ TEXTS = ["", "river", "no no no no", "hill, (RIVER), by hill,"]
         (Length(target=2), [0, 0.5, 0.5, 0.5]),
         (Length(minimum=1, maximum=3), [0, 1, 0.75, 0.75]),
         (Keywords(["River", "hill"]), [0, 0.5, 0, 1]),
+        (Keywords(["no  NO", "by hill"]), [0, 0, 0.5, 0.5]),
+        (Keywords(("(River), by", "hill river")), [0, 0, 0, 1]),
+        (Keywords(["river no", "hill"]), [0, 0, 0, 0.5]),
         (Regex("[a-z]*"), [1, 1, 0, 0]),
         (Regex("(?i)river", whole=False), [0, 1, 0, 1]),
         (Repetition(1), [0, 0, 0.75, 0.25]),
@@ -43,6 +46,8 @@ def test_tokens_are_counted_by_their_column():
     ("make", "message"),
     [
         (lambda: Keywords([]), "at least one word"),
+        (lambda: Keywords(["a", "..."]), r"keyword '\.\.\.' has no word in it.*leave it out"),
+        (lambda: Keywords([""]), "keyword '' has no word in it"),
         (lambda: Repetition(0), "n=0"),
         (lambda: Length(unit="bytes"), "unit is .*got 'bytes'"),
         (lambda: Length(target=3, maximum=4), "target=3 is both limits"),
@@ -58,3 +63,10 @@ def test_tokens_are_counted_by_their_column():
 def test_wrong_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_keywords_are_a_list_of_texts():
+    with pytest.raises(TypeError, match=r"got the text 'river'; pass \['river'\]"):
+        Keywords("river")
+    with pytest.raises(TypeError, match=r"a keyword is a text, got 3 \(int\)"):
+        Keywords([3])

@@ -1,7 +1,9 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from text_envs.tasks.base import Score, Task, at_least, count, pad
+import text_envs  # noqa: F401  (registers the ids)
+from text_envs.tasks.base import Score, Task, a_bool, at_least, count, pad
 from text_envs.tokenizer import CharacterTokenizer
 
 
@@ -41,6 +43,27 @@ def test_rooms_too_small_are_refused(keywords, message):
 def test_sizes_are_integers(value):
     with pytest.raises(TypeError, match="size is an integer"):
         at_least(0, value, "size")
+
+
+@pytest.mark.parametrize("value", ["no", "false", 0, 1, None])
+@pytest.mark.parametrize(
+    ("id", "name"),
+    [
+        ("Brackets", "masked"),
+        ("Arithmetic", "reverse"),
+        ("Sentiment", "lazy"),
+        ("Summarize", "lazy"),
+        ("Style", "chat_template"),
+        ("Copy", "dense"),
+    ],
+)
+def test_a_keyword_that_is_true_or_false_is_no_text(id, name, value):
+    with pytest.raises(TypeError, match=f"{name} is True or False, got {value!r}"):
+        gym.make(f"text_envs/{id}-v0", **{name: value})
+
+
+def test_truth_may_be_numpys():
+    assert a_bool(np.bool_(False), "lazy") is False and a_bool(True, "lazy") is True
 
 
 @pytest.mark.parametrize("name", ["optimal_return", "random_return"])

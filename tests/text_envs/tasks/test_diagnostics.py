@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from text_envs import TokenVectorEnv, UtteranceEnv
+from text_envs import CandidateVectorActions, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv
 from text_envs.tasks.copy import Copy
 from text_envs.tasks.password import Password
 from text_envs.tasks.reverse import Reverse
@@ -37,6 +37,18 @@ def test_password_pays_the_whole_secret_only():
     everything = ["".join(said) for said in itertools.product("abc", repeat=4)]
     assert [said for said in everything if earned(task, 0, said)[1] == 1.0] == [secret]
     assert {earned(task, 0, said)[1] for said in everything} == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_text_that_breaks_off_is_no_password(dense):
+    task = Password(vocab_size=3, length=4)
+    env = UtteranceVectorEnv(task, 5, dense=dense)
+    env.reset(seed=0)
+    secret = task.codec.decode(task.secret)
+    assert env.step(tuple(secret[:said] for said in range(5)))[1].tolist() == [0, 0, 0, 0, 1]
+    env = CandidateVectorActions(UtteranceVectorEnv(task, 2, dense=dense), [secret[:3], secret], k=2)
+    env.reset(seed=0)
+    assert env.step(np.array([0, 1]))[1].tolist() == [0, 1]
 
 
 def test_a_partial_password_scores_while_it_is_right():

@@ -178,6 +178,15 @@ def test_candidates_are_guesses(make):
 
 
 @games
+def test_guesses_become_texts_once(make, monkeypatch):
+    task, random = make(), RowRandom(np.arange(20), 0, Stream.PROMPT)
+    said = begun(task, 20).said()
+    task.candidates(said, 3, random)
+    monkeypatch.setattr(type(task.codec), "decode", None)
+    assert [len(texts) for texts in task.candidates(said, len(task.guesses), random)] == [len(task.guesses)] * 20
+
+
+@games
 def test_a_turn_is_needed(make):
     with pytest.raises(ValueError, match="turns is at least 1, got 0"):
         make(turns=0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from text_envs import Prompts, TokenEnv, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv
 from text_envs.lazy import LazyColumn
+from text_envs.proposers import random_candidates
 from text_envs.rewards import Length, RewardError, WeightedSum
 from text_envs.streams import RowRandom, Stream
 from text_envs.tasks.text import TextTask, best_of, words_of
@@ -318,6 +319,24 @@ def test_lazy_prompts_show_what_those_in_memory_show(path, same):
         same(a.step(np.full(20, 65)), b.step(np.full(20, 65)))
 
 
+@pytest.mark.parametrize("remembered", [1, 20])
+def test_lazy_prompts_of_open_episodes_are_not_read_again(path, monkeypatch, same, remembered):
+    monkeypatch.setattr("text_envs.tasks.text.REMEMBERED", remembered)
+    keywords = {"max_prompt_tokens": 30, "tokenizer": ByteTokenizer(), "max_new_tokens": 8}
+    kept, lazy = (
+        TokenVectorEnv(make(Length(), path, lazy=lazy, **keywords), 20, dense=True) for lazy in (False, True)
+    )
+    reads = []
+    one = LazyColumn.__getitem__
+    monkeypatch.setattr(LazyColumn, "__getitem__", lambda self, i: reads.append(i) or one(self, i))
+    same(lazy.reset(seed=3), kept.reset(seed=3))
+    first = len(reads)
+    for _ in range(7):
+        same(lazy.step(np.full(20, 65)), kept.step(np.full(20, 65)))
+    assert (len(reads) == first) is (remembered == 20)
+    assert len(lazy.task._recent) <= remembered and not pickle.loads(pickle.dumps(lazy.task))._recent
+
+
 @pytest.mark.parametrize("given", [{"tokenizer": None, "max_prompt_tokens": 5}, {"max_prompt_tokens": None}])
 def test_lazy_prompts_need_a_tokenizer_and_a_size(path, given):
     with pytest.raises(ValueError, match="not encoded ahead: pass tokenizer= and max_prompt_tokens="):
@@ -344,6 +363,14 @@ def test_best_of_is_a_mean_of_maxima():
     assert best_of(env, 3, lambda contexts, n, generators: [["unheard-of"] * n] * len(contexts)) == -1.0
     random = [best_of(env, n) for n in (1, 4, 16)]
     assert random == sorted(random) and random[0] < random[2] and random == [best_of(env, n) for n in (1, 4, 16)]
+
+
+def test_random_completions_are_those_of_random_candidates():
+    env = UtteranceVectorEnv(make(Length(), max_new_tokens=8), 20)
+    env.reset(seed=5)
+    opening = env._engine.opening(np.arange(20))
+    texts = random_candidates(env.task, opening.said, 3, opening.random)
+    assert best_of(env, 3, seed=5) == np.mean([max(len(text.split()) for text in row) for row in texts])
 
 
 def test_best_of_has_something_to_compare(guess_number):
@@ -389,3 +416,11 @@ def test_real_text_tasks_pickle_and_copy():
         env = gym.make(f"text_envs/{name}-v0", level="utterance").unwrapped
         again = pickle.loads(pickle.dumps(env))
         assert env.reset(seed=1)[0] == again.reset(seed=1)[0] and env.step("the")[1] == again.step("the")[1]
+
+
+@pytest.mark.parametrize("name", ["Sentiment", "Keywords", "Readability", "Summarize", "Style"])
+def test_every_task_shows_only_the_first_words_where_it_is_asked_to(name):
+    keywords = {"prompts": ["one  two three four"], "reward": Length(), "level": "utterance"}
+    shown = gym.make(f"text_envs/{name}-v0", prompt_words=2, **keywords).reset(seed=1)[0]
+    assert shown.endswith("one two")
+    assert gym.make(f"text_envs/{name}-v0", **keywords).reset(seed=1)[0].endswith("one two three four")
