@@ -109,9 +109,8 @@ class Engine:
         self.num_rows = at_least(1, num_rows, "num_envs")
         if reward_delay is not None:
             at_least(1, reward_delay, "reward_delay")
-        self._pay_every = reward_delay or (
-            1 if a_bool(dense, "dense") else None
-        )  # tokens; None: only when an utterance closes
+        every_token = 1 if a_bool(dense, "dense") else None
+        self._pay_every = reward_delay or every_token  # tokens; None: only when an utterance closes
         self._replies = type(task).reply is not Task.reply
         self._restricts = task.restricts
 
