@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Self
 
+import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from .checkpoint import FORMAT_VERSION, CheckpointError, check_checkpoint, check_format, versions, write_whole
+from .checkpoint import (
+    FORMAT_VERSION,
+    CheckpointError,
+    check_checkpoint,
+    check_format,
+    saved_names,
+    versions,
+    write_whole,
+)
 from .vec_env import VectorEnvAdapter
+
+_FIXED = {"policy", "stats_window_size", "_init_setup_model"}  # of a constructor's arguments, not of `load`'s
 
 
 class TextAlgorithm(BaseAlgorithm):
@@ -73,13 +86,28 @@ class TextAlgorithm(BaseAlgorithm):
     def load(cls, path: Any, env: Any = None, device: Any = "auto", **kwargs: Any) -> Self:  # type: ignore[override]
         """Load a checkpoint, see `stable_baselines3.common.base_class.BaseAlgorithm.load`.
 
+        Keywords take the place of what was saved: `load(path, gamma=0.9)`. A new `seed` begins new random draws.
+
         Raises:
             FileNotFoundError: if there is no such file.
+            TypeError: if a keyword is none that the algorithm takes, or one that cannot change any more.
+            ValueError: if what results does not go together.
             CheckpointError: if it is truncated, damaged, another version's, another algorithm's or something else,
                 or the base model that it names is gone or has changed.
         """
         path = check_checkpoint(path)
         check_format(path, cls._name())
+        saved = saved_names(path)
+        cls._check_overrides(kwargs, saved)
+        if "seed" in kwargs and "rng" in saved:
+            kwargs = {**kwargs, "rng": np.random.default_rng(kwargs["seed"])}
+        model = cls._load(path, env, device, kwargs)
+        model._check_options()
+        return model
+
+    @classmethod
+    def _load(cls, path: Any, env: Any, device: Any, kwargs: dict[str, Any]) -> Self:
+        """Load with SB3's `load`; say what is wrong with a file that it cannot read."""
         try:
             return super().load(path, env=env, device=device, **kwargs)
         except OSError as error:
@@ -103,6 +131,26 @@ class TextAlgorithm(BaseAlgorithm):
                 f"it with the class and the versions that saved it ({versions(path)})"
             ) from error
 
+    @classmethod
+    def _check_overrides(cls, given: Iterable[str], saved: set[str]) -> None:
+        """Raise a `TypeError` on what would be set and never read."""
+        known = (cls._arguments() | saved) - _FIXED | set(inspect.signature(BaseAlgorithm.load).parameters)
+        wrong = sorted(set(given) - known)
+        if wrong:
+            raise TypeError(
+                f"{cls._name()}.load takes no {', '.join(wrong)}: neither an argument of its constructor that can "
+                "change after it, nor an attribute in the checkpoint"
+            )
+
+    @classmethod
+    def _arguments(cls) -> set[str]:
+        """Return the names of the constructor's arguments, those that it hands on among them."""
+        makers = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
+        return {name for maker in makers for name in inspect.signature(maker).parameters}
+
+    def _check_options(self) -> None:
+        """Raise unless the options go together; `load` may have changed some."""
+
 
 def check_buffer(name: str, given: Any, expected: type) -> None:
     """Raise a `TypeError` unless a buffer's class is of the kind that keeps whole episodes."""
@@ -111,6 +159,13 @@ def check_buffer(name: str, given: Any, expected: type) -> None:
             f"{name}={getattr(given, '__name__', given)} does not keep episodes whole; give "
             f"{expected.__name__} or a subclass of it, or leave it out"
         )
+
+
+def check_buffer_options(name: str, given: dict[str, Any] | None, *own: str) -> None:
+    """Raise a `ValueError` if a buffer is to be told what the algorithm itself tells it."""
+    twice = [f"{option}={(given or {})[option]!r}" for option in own if option in (given or {})]
+    if twice:
+        raise ValueError(f"{name} holds {', '.join(twice)}; give that to the algorithm, which tells its buffer")
 
 
 def find_tokenizer(env: VecEnv) -> list[Any]:

@@ -94,8 +94,7 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
         micro_batch_size: int | None = None,
     ) -> None:
         check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
-        if n < 2:
-            raise ValueError(f"n={n}; the best of n needs at least 2 to choose from")
+        _check_n(n)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -109,7 +108,6 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=GroupRolloutBuffer,
-            rollout_buffer_kwargs={"seed": seed, "group_size": n, "advantage": "dr_grpo"},
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
@@ -123,6 +121,17 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
         self.rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()
+
+    def _setup_model(self) -> None:
+        self.group_size = vars(self).pop("n", self.group_size)  # as `load` was told
+        super()._setup_model()
+
+    def _buffer_options(self) -> dict[str, Any]:
+        return {**super()._buffer_options(), "group_size": self.group_size, "advantage": "dr_grpo"}
+
+    def _check_options(self) -> None:
+        check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _check_n(self.n)
 
     @property
     def n(self) -> int:
@@ -192,3 +201,9 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
                 running[dones] = 0.0
                 obs = following
         return rows
+
+
+def _check_n(n: int) -> None:
+    """Raise unless there is something to choose from."""
+    if n < 2:
+        raise ValueError(f"n={n}; the best of n needs at least 2 to choose from")

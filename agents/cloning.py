@@ -120,8 +120,7 @@ class BehaviourCloning(CloningAlgorithm):
         micro_batch_size: int | None = None,
     ) -> None:
         check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
-        if heldout < 0:
-            raise ValueError(f"heldout={heldout}; give the number of episodes to set aside, or 0")
+        _check_heldout(heldout)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -135,7 +134,6 @@ class BehaviourCloning(CloningAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=DemonstrationBuffer,  # type: ignore[arg-type]
-            rollout_buffer_kwargs={"seed": seed, "heldout": heldout},
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
@@ -145,7 +143,7 @@ class BehaviourCloning(CloningAlgorithm):
             _init_setup_model=False,
         )
         self.batch_size, self.n_epochs, self.reference = batch_size, n_epochs, None
-        self.micro_batch_size = micro_batch_size
+        self.micro_batch_size, self.heldout = micro_batch_size, heldout
         self.rng = np.random.default_rng(seed)
         self.demonstrations = None if demonstrations is None else list(demonstrations)
         self.has_pairs = demonstrations is not None  # saved, where the pairs themselves are not
@@ -160,6 +158,13 @@ class BehaviourCloning(CloningAlgorithm):
             vocab_size = self.policy.backbone.vocab_size
             pairs = demonstrations_of_pairs(self.demonstrations, vocab_size, space.shape[0])
             self.rollout_buffer.give(pairs)
+
+    def _buffer_options(self) -> dict[str, Any]:
+        return {**super()._buffer_options(), "heldout": self.heldout}
+
+    def _check_options(self) -> None:
+        check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _check_heldout(self.heldout)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "demonstrations"]
@@ -241,3 +246,9 @@ class BehaviourCloning(CloningAlgorithm):
         """Return the rewards, ends and infos of a step that the environment took no part in."""
         n = env.num_envs
         return np.zeros(n, np.float32), np.zeros(n, bool), [{} for _ in range(n)]
+
+
+def _check_heldout(heldout: int) -> None:
+    """Raise unless it is a number of episodes."""
+    if heldout < 0:
+        raise ValueError(f"heldout={heldout}; give the number of episodes to set aside, or 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, get_args
 
@@ -14,10 +15,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import RolloutReturn, Schedule
 from torch import Tensor
 
-from .algorithm import check_buffer
+from .algorithm import check_buffer, check_buffer_options
 from .buffers import PackedTensors
 from .losses import dqn_loss, guided_log_probs, q_targets, soft_q_targets, top_actions
 from .masks import ask_masks, check_masks, mask_scores, random_legal, restricts, unpack_masks
+from .on_policy import check_sizes
 from .policies import TransformerQPolicy, choose
 from .reference import ReferenceAlgorithm, ReferenceSource
 from .replay import EpisodeReplayBuffer, ReplayBatch
@@ -99,11 +101,11 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         micro_batch_size: int | None = None,
     ) -> None:
         check_buffer("replay_buffer_class", replay_buffer_class, EpisodeReplayBuffer)
+        check_buffer_options("replay_buffer_kwargs", replay_buffer_kwargs, "seed", "gamma", "n_steps")
         _check_exploration(exploration, temperature, reference, top_k)
-        sizes = {"n_steps": n_steps, "batch_size": batch_size, "buffer_size": buffer_size}
-        for name, value in {**sizes, "micro_batch_size": micro_batch_size}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}; give at least 1")
+        check_sizes(
+            n_steps=n_steps, batch_size=batch_size, buffer_size=buffer_size, micro_batch_size=micro_batch_size
+        )
         if not isinstance(train_freq, tuple) and train_freq < 1:
             raise ValueError(f"train_freq={train_freq}; give at least 1 step")
         super().__init__(
@@ -118,12 +120,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs={
-                "seed": seed,
-                "gamma": gamma,
-                "n_steps": n_steps,
-                **(replay_buffer_kwargs or {}),
-            },
+            replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
             target_update_interval=target_update_interval,
             exploration_fraction=exploration_fraction,
@@ -138,7 +135,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
             device=device,
             _init_setup_model=False,
         )
-        self.double_q, self.exploration = double_q, exploration
+        self.n_steps, self.double_q, self.exploration = n_steps, double_q, exploration
         self.micro_batch_size = micro_batch_size
         self.temperature, self.reference, self.top_k = temperature, reference, top_k
         self.rng = np.random.default_rng(seed)
@@ -146,8 +143,29 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        super()._setup_model()
-        self.replay_buffer.max_tokens = self.micro_batch_size
+        given = self.replay_buffer_kwargs
+        self.n_steps = given.pop("n_steps", self.n_steps)  # where the first checkpoints kept it
+        self.replay_buffer_kwargs = {**given, "seed": self.seed}
+        with warnings.catch_warnings():
+            # SB3 asks that n_steps be handed to a buffer of one's own; `_tell_buffer` does so.
+            warnings.filterwarnings("ignore", message="`n_steps=")
+            super()._setup_model()
+        self.replay_buffer_kwargs = given
+        self._tell_buffer()
+
+    def _tell_buffer(self) -> None:
+        """Let the buffer build its returns by the options as they are now: any of them may have been changed."""
+        buffer = self.replay_buffer
+        buffer.gamma, buffer.n_steps, buffer.max_tokens = self.gamma, self.n_steps, self.micro_batch_size
+
+    def _check_options(self) -> None:
+        _check_exploration(self.exploration, self.temperature, self.reference, self.top_k)
+        check_sizes(
+            n_steps=self.n_steps,
+            batch_size=self.batch_size,
+            buffer_size=self.buffer_size,
+            micro_batch_size=self.micro_batch_size,
+        )
 
     def _setup_learn(  # type: ignore[override]
         self,
@@ -164,10 +182,14 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
-        """Load what `save_replay_buffer` wrote; unfinished episodes of its environment are dropped."""
+        """Load the episodes that `save_replay_buffer` wrote; returns are built by this agent's own options.
+
+        Unfinished episodes of its environment are dropped.
+        """
         super().load_replay_buffer(path, truncate_last_traj)
         self.replay_buffer.n_envs = self.n_envs
         self.replay_buffer.drop_unfinished()
+        self._tell_buffer()
 
     def predict(  # type: ignore[override]
         self,
@@ -256,6 +278,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         """Make gradient steps on sampled episodes."""
         if not self.replay_buffer.episodes:
             return
+        self._tell_buffer()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = Update(self.policy.optimizer, self.max_grad_norm, self.micro_batch_size is not None)

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 
-from .algorithm import check_buffer
+from .algorithm import check_buffer, check_buffer_options
 from .buffers import GroupBatch, GroupRolloutBuffer
 from .kl import check_kl
 from .losses import Advantage, GRPOLoss, grpo_loss
@@ -84,12 +84,10 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         micro_batch_size: int | None = None,
     ) -> None:
         check_buffer("rollout_buffer_class", rollout_buffer_class, GroupRolloutBuffer)
+        check_buffer_options("rollout_buffer_kwargs", rollout_buffer_kwargs, "seed", "group_size", "advantage")
         check_kl(reference, kl_coef)
         check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
-        if group_size < 2:
-            raise ValueError(f"group_size={group_size}; a group needs at least 2 episodes to compare")
-        if advantage not in get_args(Advantage):
-            raise ValueError(f"advantage={advantage!r}; choose from {', '.join(get_args(Advantage))}")
+        _check_groups(group_size, advantage)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -103,12 +101,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs={
-                "seed": seed,
-                "group_size": group_size,
-                "advantage": advantage,
-                **(rollout_buffer_kwargs or {}),
-            },
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
@@ -118,7 +111,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
             _init_setup_model=False,
         )
         self.batch_size, self.n_epochs = batch_size, n_epochs
-        self.group_size, self.clip_range = group_size, clip_range
+        self.group_size, self.advantage, self.clip_range = group_size, advantage, clip_range
         self.reference, self.kl_coef = reference, kl_coef
         self.micro_batch_size = micro_batch_size
         self.rng = np.random.default_rng(seed)
@@ -128,6 +121,14 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         self._n_updates = 0
+
+    def _buffer_options(self) -> dict[str, Any]:
+        return {**super()._buffer_options(), "group_size": self.group_size, "advantage": self.advantage}
+
+    def _check_options(self) -> None:
+        check_kl(self.reference, self.kl_coef)
+        check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _check_groups(self.group_size, self.advantage)
 
     @memory_advice()
     def train(self) -> None:
@@ -172,3 +173,11 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
             kl_coef=self.kl_coef,
             ent_coef=self.ent_coef,
         )
+
+
+def _check_groups(group_size: int, advantage: str) -> None:
+    """Raise unless a group can be compared, in a way that is known."""
+    if group_size < 2:
+        raise ValueError(f"group_size={group_size}; a group needs at least 2 episodes to compare")
+    if advantage not in get_args(Advantage):
+        raise ValueError(f"advantage={advantage!r}; choose from {', '.join(get_args(Advantage))}")

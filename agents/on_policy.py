@@ -23,13 +23,20 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
 
     env: VecEnv
     max_grad_norm: float
+    rollout_buffer_kwargs: dict[str, Any]
     micro_batch_size: int | None = None
 
     def _setup_model(self) -> None:
         if not isinstance(self.action_space, spaces.Discrete):  # the buffer, made first, would stumble over it
             token_sizes(self.observation_space, self.action_space)
+        given = self.rollout_buffer_kwargs
+        self.rollout_buffer_kwargs = {**given, **self._buffer_options()}
         super()._setup_model()
-        self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
+        self.rollout_buffer_kwargs = given
+
+    def _buffer_options(self) -> dict[str, Any]:
+        """Return what of the algorithm's options the rollout buffer has to know, beside those of SB3."""
+        return {"seed": self.seed}
 
     def predict(  # type: ignore[override]
         self,
@@ -52,6 +59,7 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
     ) -> bool:
         """Collect `n_rollout_steps` of every row with the key-value cache, of legal actions only."""
         self._progress_of_rollout = 1.0 - self.num_timesteps / self._total_timesteps
+        self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
         ask = self._ask_masks if restricts(env) else None
         with self.policy.cached(), self.policy.masked(ask):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)  # type: ignore[misc]
@@ -71,6 +79,7 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         self._current_progress_remaining = self._progress_of_rollout
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
         return Update(self.policy.optimizer, self.max_grad_norm, self.micro_batch_size is not None)
 
     def _now(self, schedule: float | Schedule) -> float:

@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from .algorithm import check_buffer
+from .algorithm import check_buffer, check_buffer_options
 from .buffers import EpisodeRolloutBuffer, RolloutBatch
 from .kl import KLCoefficient, check_kl
 from .losses import PPOLoss, ppo_loss, whiten_rewards
@@ -89,6 +89,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         micro_batch_size: int | None = None,
     ) -> None:
         check_buffer("rollout_buffer_class", rollout_buffer_class, EpisodeRolloutBuffer)
+        check_buffer_options("rollout_buffer_kwargs", rollout_buffer_kwargs, "seed")
         check_kl(reference, kl_coef, kl_target, kl_horizon)
         check_sizes(n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
         with warnings.catch_warnings():
@@ -112,7 +113,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
                 use_sde=use_sde,
                 sde_sample_freq=sde_sample_freq,
                 rollout_buffer_class=rollout_buffer_class,
-                rollout_buffer_kwargs={"seed": seed, **(rollout_buffer_kwargs or {})},
+                rollout_buffer_kwargs=rollout_buffer_kwargs,
                 target_kl=target_kl,
                 stats_window_size=stats_window_size,
                 tensorboard_log=tensorboard_log,
@@ -128,6 +129,16 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         self.whiten_rewards = whiten_rewards
         if _init_setup_model:
             self._setup_model()
+
+    def _setup_model(self) -> None:
+        for name, field in (("kl_coef", "value"), ("kl_target", "target"), ("kl_horizon", "horizon")):
+            if name in vars(self):  # as `load` was told
+                setattr(self.kl, field, vars(self).pop(name))
+        super()._setup_model()
+
+    def _check_options(self) -> None:
+        check_kl(self.reference, self.kl.value, self.kl.target, self.kl.horizon)
+        check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
 
     def collect_rollouts(
         self,

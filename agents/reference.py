@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -186,15 +186,39 @@ class ReferenceAlgorithm(TextAlgorithm):
                 "with Stable-Baselines3's own algorithms (its actions are not tokens that a context grows by)"
             )
         super()._setup_model()  # type: ignore[safe-super]  # SB3's algorithm comes next
-        self.reference_policy = None
-        if self.reference is not None:
-            if self.env is not None and isinstance(self.reference, str | Path) and self.reference != "initial":
-                for tokenizer in find_tokenizer(self.env):
-                    check_tokenizer(self.reference, tokenizer)
-            self.reference_policy = ReferencePolicy(self.policy, self.reference)
-            if not self.reference_policy.shares_base:
-                self.reference = self.reference_policy.frozen.backbone.source
+        self._make_reference()
         self._remember_architecture()
+
+    def _make_reference(self) -> None:
+        """Set the reference policy that `reference` names, and put what rebuilds it in its place."""
+        self.reference_policy = None
+        if self.reference is None:
+            return
+        if self.env is not None and isinstance(self.reference, str | Path) and self.reference != "initial":
+            for tokenizer in find_tokenizer(self.env):
+                check_tokenizer(self.reference, tokenizer)
+        self.reference_policy = ReferencePolicy(self.policy, self.reference)
+        if not self.reference_policy.shares_base:
+            self.reference = self.reference_policy.frozen.backbone.source
+
+    @classmethod
+    def _load(cls, path: Any, env: Any, device: Any, kwargs: dict[str, Any]) -> Self:
+        """Load; a reference that is given replaces the saved one, and "initial" is the policy as loaded."""
+        if "reference" not in kwargs:
+            return super()._load(path, env, device, kwargs)
+        if "reference" not in cls._arguments():
+            raise TypeError(f"{cls._name()}.load takes no reference: it learns without one")
+        model = super()._load(path, env, device, {**kwargs, "reference": None})
+        model.reference = kwargs["reference"]
+        model._make_reference()
+        return model
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: Any = "auto") -> None:
+        """Load weights, as in SB3; those of a reference only where there is one to take them."""
+        without = self.reference_policy is None or self.reference_policy.shares_base
+        if without and isinstance(load_path_or_dict, dict):
+            load_path_or_dict = {k: v for k, v in load_path_or_dict.items() if k != "reference_policy"}
+        super().set_parameters(load_path_or_dict, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "reference_policy"]
