@@ -172,6 +172,12 @@ class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
         self.values[:], self.log_probs[:] = values.cpu().numpy(), log_probs.cpu().numpy()
         self._waiting.clear()
 
+    def boundaries(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (T, B), True on the first step of each episode, and True on the last one."""
+        assert self._last is not None
+        starts = self.episode_starts.astype(bool)
+        return starts, np.concatenate([starts[1:], np.asarray(self._last[1], bool)[None]])
+
     def recompute_returns_and_advantage(self) -> None:
         """Compute GAE again, after the rewards changed."""
         assert self._last is not None

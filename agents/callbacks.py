@@ -141,7 +141,7 @@ class TextMetrics(BaseCallback):
         self._rollout_steps, self._steps = self.num_timesteps - self._steps, self.num_timesteps
         self._rollout.record(self.logger, self._rollout_steps, self._lap())
         buffer = getattr(self.model, "rollout_buffer", None)
-        if buffer is not None:
+        if buffer is not None and hasattr(buffer, "log_probs"):  # demonstrations were not sampled
             self.logger.record("text/entropy", -float(buffer.log_probs.mean()))
 
     def _lap(self) -> float:

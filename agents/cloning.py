@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,16 @@ from .masks import ask_masks, restricts
 from .on_policy import OnPolicyTextAlgorithm, check_sizes, means
 from .policies import TransformerPolicy
 from .updates import memory_advice
+
+
+class Step(NamedTuple):
+    """A step of B rows; `observations` are (B, L), the other arrays (B,)."""
+
+    actions: np.ndarray
+    observations: np.ndarray
+    rewards: np.ndarray
+    dones: np.ndarray
+    infos: list[dict[str, Any]]
 
 
 class CloningAlgorithm(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
@@ -199,8 +209,11 @@ class BehaviourCloning(CloningAlgorithm):
         callback.on_rollout_start()
         if self.has_pairs:
             self.rollout_buffer.draw(n_rollout_steps * env.num_envs)
+        masked = not self.has_pairs and restricts(env)
         for _ in range(n_rollout_steps):
-            rewards, dones, infos = self._nothing(env) if self.has_pairs else self._demonstrated_step(env)
+            # by SB3's names, for callbacks read them
+            step = self._nothing(env) if self.has_pairs else self._demonstrated_step(env, masked)
+            actions, new_obs, rewards, dones, infos = step
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -232,20 +245,22 @@ class BehaviourCloning(CloningAlgorithm):
         total = torch.stack([self.policy.packed_log_probs(*b).double().sum() for b in batches])
         return -total.sum().item() / sum(len(e.actions) for e in episodes)
 
-    def _demonstrated_step(self, env: VecEnv) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Let the environment say a token in every row; return rewards, ends and infos."""
+    def _demonstrated_step(self, env: VecEnv, masked: bool) -> Step:
+        """Let the environment say a token in every row."""
         assert isinstance(self._last_obs, np.ndarray)
         actions = self.rollout_buffer.demonstrator.actions(env)
-        legal = ask_masks(env) if restricts(env) else None
+        legal = ask_masks(env) if masked else None
         following, rewards, dones, infos = env.step(actions)
         self.rollout_buffer.add(self._last_obs, actions, dones, legal)
         self._last_obs, self._last_episode_starts = following, dones  # type: ignore[assignment]
-        return rewards, dones, infos
+        return Step(actions, following, rewards, dones, infos)  # type: ignore[arg-type]
 
-    def _nothing(self, env: VecEnv) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Return the rewards, ends and infos of a step that the environment took no part in."""
+    def _nothing(self, env: VecEnv) -> Step:
+        """Return a step that the environment took no part in."""
+        assert isinstance(self._last_obs, np.ndarray)
         n = env.num_envs
-        return np.zeros(n, np.float32), np.zeros(n, bool), [{} for _ in range(n)]
+        actions, rewards, dones = np.zeros(n, np.int64), np.zeros(n, np.float32), np.zeros(n, bool)
+        return Step(actions, self._last_obs, rewards, dones, [{} for _ in range(n)])
 
 
 def _check_heldout(heldout: int) -> None:

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from .algorithm import check_buffer, check_buffer_options
 from .buffers import EpisodeRolloutBuffer, RolloutBatch
-from .kl import KLCoefficient, check_kl
+from .kl import KLCoefficient, check_kl, finished_sums
 from .losses import PPOLoss, ppo_loss, whiten_rewards
 from .on_policy import OnPolicyTextAlgorithm, check_sizes, means
 from .policies import TransformerPolicy
@@ -38,7 +38,8 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         env: an id, a Gymnasium environment or vector environment, or an SB3 VecEnv.
         reference: None, "initial", a model or a policy, see `ReferencePolicy`.
         kl_coef: reward charged for each nat of log-ratio to the reference.
-        kl_target: nats per episode that the coefficient is steered to; None keeps it fixed.
+        kl_target: nats per episode that the coefficient is steered to, as measured on the episodes that ended in a
+            rollout; None keeps it fixed.
         kl_horizon: episodes over which it follows.
         micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
             over them. None takes a minibatch at once. Less memory, the same gradient.
@@ -126,6 +127,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         self.reference = reference
         self.micro_batch_size = micro_batch_size
         self.kl = KLCoefficient(kl_coef, kl_target, kl_horizon)
+        self._running_log_ratio = np.zeros(0)  # (B,) nats of the episodes that go on, whole ones are averaged
         self.whiten_rewards = whiten_rewards
         if _init_setup_model:
             self._setup_model()
@@ -175,14 +177,22 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
                 "the reference gives a sampled token probability 0, which makes the KL infinite; smooth it, or "
                 "let the environment's action masks forbid what the reference never says"
             )
-        episodes = max(1.0, float(buffer.episode_starts.sum()))
-        kl = float(log_ratio.sum()) / episodes
-        self.logger.record("rollout/kl_per_episode", kl)
         self.logger.record("rollout/kl_per_token", float(log_ratio.mean()))
         self.logger.record("train/kl_coef", self.kl.value)
         buffer.rewards -= self.kl.value * log_ratio.reshape(buffer.rewards.shape)
-        self.kl.update(kl, int(episodes))
+        self._steer(log_ratio.reshape(buffer.rewards.shape))
         buffer.recompute_returns_and_advantage()
+
+    def _steer(self, log_ratio: np.ndarray) -> None:
+        """Let the coefficient follow the KL of the episodes that ended, of the rollout's log-ratios (T, B)."""
+        if len(self._running_log_ratio) != self.n_envs:
+            self._running_log_ratio = np.zeros(self.n_envs)
+        starts, ends = self.rollout_buffer.boundaries()
+        finished, self._running_log_ratio = finished_sums(log_ratio, starts, ends, self._running_log_ratio)
+        if len(finished):
+            kl = float(finished.mean())
+            self.logger.record("rollout/kl_per_episode", kl)
+            self.kl.update(kl, len(finished))
 
     @memory_advice()
     def train(self) -> None:

@@ -31,14 +31,14 @@ class ContextReader(nn.Module):
     @contextmanager
     def cached(self) -> Iterator[None]:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
-        self._following = self._decoder is not None
-        self._rows = None
+        before = self._following, self._rows
+        self._following, self._rows = self._decoder is not None, None
         if self._follower is not None:
             self._follower.forget()
         try:
             yield
         finally:
-            self._following = False
+            self._following, self._rows = before
 
     @cached_property
     def _decoder(self) -> type[Decoder] | None:

@@ -101,6 +101,8 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
     def drop_unfinished(self) -> None:
         """Forget the episodes that have not ended: their environment was reset."""
         self._open: list[list[tuple[int, int, float, np.ndarray]]] = [[] for _ in range(self.n_envs)]
+        # (B, L) what a running episode shows next; nothing has begun, and no context is all padding
+        self._expected = np.full((self.n_envs, *self.obs_shape), self.pad)
 
     def size(self) -> int:
         """Return the transitions in finished episodes."""
@@ -127,9 +129,11 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
         length = context_length(obs, self.pad)
         action = action.reshape(-1)
         masks = self._take_masks(self.n_envs)
+        elsewhere = (obs != self._expected).any(axis=1)
+        self._expected[:] = next_obs
         for row in range(self.n_envs):
-            if self._open[row] and length[row] <= self._open[row][-1][0]:
-                self._open[row] = []  # contexts only grow, so the row was reset without an end
+            if elsewhere[row]:
+                self._open[row] = []  # the row was reset without an end
             self._open[row].append((int(length[row]), int(action[row]), float(reward[row]), masks[row]))
             if done[row]:
                 self._finish(row, next_obs[row], infos[row])
