@@ -185,6 +185,7 @@ class ReferenceAlgorithm(TextAlgorithm):
                 f"{type(self).__name__} is for a {expected.__name__}, got {self.policy_class.__name__}; use that "
                 "with Stable-Baselines3's own algorithms (its actions are not tokens that a context grows by)"
             )
+        self._check_ids(self.policy_kwargs.get("model"))
         super()._setup_model()  # type: ignore[safe-super]  # SB3's algorithm comes next
         self._make_reference()
         self._remember_architecture()
@@ -194,12 +195,17 @@ class ReferenceAlgorithm(TextAlgorithm):
         self.reference_policy = None
         if self.reference is None:
             return
-        if self.env is not None and isinstance(self.reference, str | Path) and self.reference != "initial":
-            for tokenizer in find_tokenizer(self.env):
-                check_tokenizer(self.reference, tokenizer)
+        if self.reference != "initial":
+            self._check_ids(self.reference)
         self.reference_policy = ReferencePolicy(self.policy, self.reference)
         if not self.reference_policy.shares_base:
             self.reference = self.reference_policy.frozen.backbone.source
+
+    def _check_ids(self, source: object) -> None:
+        """Raise if a model that is named has a tokenizer whose ids mean something else than the environment's."""
+        if self.env is not None and isinstance(source, str | Path):
+            for tokenizer in find_tokenizer(self.env):
+                check_tokenizer(source, tokenizer)
 
     @classmethod
     def _load(cls, path: Any, env: Any, device: Any, kwargs: dict[str, Any]) -> Self:
