@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import struct
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,6 +26,7 @@ from .checkpoint import (
     versions,
     write_whole,
 )
+from .masks import restricts
 from .vec_env import VectorEnvAdapter
 
 _FIXED = {"policy", "stats_window_size", "_init_setup_model"}  # of a constructor's arguments, not of `load`'s
@@ -32,6 +34,8 @@ _FIXED = {"policy", "stats_window_size", "_init_setup_model"}  # of a constructo
 
 class TextAlgorithm(BaseAlgorithm):
     """A mixin before an SB3 algorithm."""
+
+    _asked: VecEnv | None = None  # the environment of which `predict` knows whether it restricts actions
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -147,6 +151,22 @@ class TextAlgorithm(BaseAlgorithm):
         """Return the names of the constructor's arguments, those that it hands on among them."""
         makers = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
         return {name for maker in makers for name in inspect.signature(maker).parameters}
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_asked"]
+
+    def _warn_of_masks(self, action_masks: Any) -> None:
+        """Warn, once for an environment, where `predict` chooses among all actions though some are not legal."""
+        if action_masks is not None or self.env is None or self._asked is self.env:
+            return
+        self._asked = self.env
+        if restricts(self.env):
+            warnings.warn(
+                "this environment restricts actions, but predict was given no action_masks=, so it may choose "
+                "one that is not legal; evaluate with sb3_contrib.common.maskable.evaluation.evaluate_policy or "
+                "MaskableEvalCallback, which pass the masks (Stable-Baselines3's own do not)",
+                stacklevel=3,
+            )
 
     def _check_options(self) -> None:
         """Raise unless the options go together; `load` may have changed some."""

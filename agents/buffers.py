@@ -258,10 +258,13 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
 
     Attributes:
         groups: complete groups, n episodes each.
+        ages: rollouts between that in which the first token of each group was said and this one.
+        steps: of a row, in all rollouts that were collected.
     """
 
     def __init__(self, *args: Any, group_size: int, advantage: Advantage, **kwargs: Any) -> None:
         self.group_size, self.advantage = group_size, advantage
+        self.steps, self._rollouts = 0, 0
         super().__init__(*args, **kwargs)
         self.drop_unfinished()
 
@@ -269,16 +272,30 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         """Drop the complete groups; what is not complete stays."""
         super().reset()
         self.groups: list[list[GroupEpisode]] = []
+        self.ages: list[int] = []
 
     def drop_unfinished(self) -> None:
         """Forget what is not complete: the environment was reset."""
         self._cut: dict[int, GroupEpisode] = {}  # row -> its episode up to the end of the last rollout
         self._count = np.zeros(self.n_envs, np.int64)  # episodes that each row has finished
+        self._began = np.zeros(self.n_envs, np.int64)  # rollout in which each row's last episode began
         self._waiting_groups: dict[tuple[int, int], list[GroupEpisode]] = {}
+        # of each: the rollout in which its first token was said, the step at which its first episode ended
+        self._since: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @property
+    def longest_wait(self) -> int:
+        """Steps since the end of the first of those episodes that wait for the rest of their group."""
+        return max((self.steps - ended for _, ended in self._since.values()), default=0)
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
-        """Close the open fragments and collect the groups that are complete."""
+        """Close the open fragments; there are neither returns nor advantages before the groups."""
         self._close_all()
+        self._last = (last_values, dones)
+
+    def collect_groups(self) -> None:
+        """Put the rollout's fragments together to episodes, and these to groups."""
+        _, ends = self.boundaries()
         for fragment in self.fragments:
             step, row = divmod(int(fragment.transition[-1]), self.n_envs)
             where = fragment.transition
@@ -292,11 +309,14 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
             )
             if row in self._cut:
                 episode = self._cut.pop(row).joined(episode)
-            last = step == self.pos - 1
-            if dones[row] if last else self.episode_starts[step + 1, row]:
-                self._finish(row, episode)
+            else:
+                self._began[row] = self._rollouts
+            if ends[step, row]:
+                self._finish(row, episode, self.steps + step + 1)
             else:
                 self._cut[row] = episode
+        self.steps += self.pos
+        self._rollouts += 1
 
     def get(self, batch_size: int | None = None) -> Iterator[GroupBatch]:  # type: ignore[override]
         """Yield the complete groups once, in random minibatches of whole episodes of about `batch_size` tokens."""
@@ -319,7 +339,7 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
             masks = stack_masks([part[i].masks for i in order], self.device)
             yield GroupBatch(packs, actions, log_probs, advantage, masks)
 
-    def _finish(self, row: int, episode: GroupEpisode) -> None:
+    def _finish(self, row: int, episode: GroupEpisode, step: int) -> None:
         key = row // self.group_size, int(self._count[row])
         self._count[row] += 1
         group = self._waiting_groups.setdefault(key, [])
@@ -330,8 +350,11 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
                 f"rows of one group were shown different prompts, {first} and {this}: "
                 "the environment's prompts must depend on seed and episode number only"
             )
+        began, ended = self._since.get(key, (self._rollouts, step))
+        self._since[key] = min(began, int(self._began[row])), min(ended, step)
         if len(group) == self.group_size:
             self.groups.append(self._waiting_groups.pop(key))
+            self.ages.append(self._rollouts - self._since.pop(key)[0])
 
 
 def pack_buckets(

@@ -1,7 +1,8 @@
 """SB3 callbacks: exact checkpoints, measures of what is said, early stops; sample texts are in `samples.py`.
 
 Evaluation on an environment of its own is SB3's `EvalCallback`, and stopping at its score
-`StopTrainingOnRewardThreshold`; both work with our agents as they are.
+`StopTrainingOnRewardThreshold`; both work with our agents as they are. Where an environment restricts actions it is
+sb3-contrib's `MaskableEvalCallback`: SB3's hands no masks to `predict`, which warns of it.
 """
 
 from __future__ import annotations

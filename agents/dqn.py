@@ -201,8 +201,10 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
     ) -> tuple[np.ndarray, Any]:
         """Return actions: greedy, or drawn for each row as `exploration` says.
 
-        `action_masks` (B, V) are the legal ones, as in sb3-contrib.
+        `action_masks` (B, V) are the legal ones, as in sb3-contrib; without them it warns, once, where the
+        environment restricts actions.
         """
+        self._warn_of_masks(action_masks)
         if self.exploration != "epsilon":
             return self._draw(observation, deterministic, action_masks), state
         actions, state = self.policy.predict(observation, state, episode_start, True, action_masks)

@@ -43,6 +43,9 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         max_grad_norm: gradients are clipped to it.
         reference: None, "initial", a model or a policy, see `ReferencePolicy`.
         kl_coef: weight of the KL to the reference in the loss (GRPO's beta).
+        max_group_age: rollouts (of at least a context's length) that an episode may wait for the rest of its group.
+            Rows whose episodes differ in length drift apart; then all begin afresh, and what is not complete is
+            dropped. The log's `train/group_age` is how many rollouts ago the groups were begun, in the mean.
         micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
             over them. None takes a minibatch at once. Less memory, the same gradient.
         rollout_buffer_class, rollout_buffer_kwargs, stats_window_size, tensorboard_log, policy_kwargs, verbose,
@@ -81,12 +84,14 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         *,
         reference: ReferenceSource | None = None,
         kl_coef: float = 0.0,
+        max_group_age: int = 1,
         micro_batch_size: int | None = None,
     ) -> None:
         check_buffer("rollout_buffer_class", rollout_buffer_class, GroupRolloutBuffer)
         check_buffer_options("rollout_buffer_kwargs", rollout_buffer_kwargs, "seed", "group_size", "advantage")
         check_kl(reference, kl_coef)
         check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
+        check_sizes(max_group_age=max_group_age)
         _check_groups(group_size, advantage)
         super().__init__(
             policy,  # type: ignore[arg-type]
@@ -113,7 +118,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         self.batch_size, self.n_epochs = batch_size, n_epochs
         self.group_size, self.advantage, self.clip_range = group_size, advantage, clip_range
         self.reference, self.kl_coef = reference, kl_coef
-        self.micro_batch_size = micro_batch_size
+        self.micro_batch_size, self.max_group_age = micro_batch_size, max_group_age
         self.rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()
@@ -128,12 +133,13 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
     def _check_options(self) -> None:
         check_kl(self.reference, self.kl_coef)
         check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        check_sizes(max_group_age=self.max_group_age)
         _check_groups(self.group_size, self.advantage)
 
     @memory_advice()
     def train(self) -> None:
         """Update the policy with `n_epochs` passes over the complete groups."""
-        self.logger.record("train/groups", len(self.rollout_buffer.groups))
+        self._log_groups()
         if not self.rollout_buffer.groups:  # episodes longer than the rollout: the next one completes some
             return
         update = self._begin_update()

@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from .buffers import GroupRolloutBuffer
 from .masks import ask_masks, restricts
 from .policies import token_sizes
 from .reference import ReferenceAlgorithm
@@ -22,6 +23,7 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
     """A mixin before an on-policy algorithm of SB3; its constructor sets `reference`."""
 
     env: VecEnv
+    n_steps: int
     max_grad_norm: float
     rollout_buffer_kwargs: dict[str, Any]
     micro_batch_size: int | None = None
@@ -46,7 +48,11 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
-        """Return actions, as in SB3; legal ones where `action_masks` (B, V) are given, as in sb3-contrib."""
+        """Return actions, as in SB3; legal ones where `action_masks` (B, V) are given, as in sb3-contrib.
+
+        Without them it warns, once, where the environment restricts actions.
+        """
+        self._warn_of_masks(action_masks)
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     @memory_advice()
@@ -88,10 +94,18 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
 
 
 class GroupAlgorithm(OnPolicyTextAlgorithm):
-    """A mixin before one that compares the episodes of a prompt: neighbouring rows, seeded alike, are a group."""
+    """A mixin before one that compares the episodes of a prompt: neighbouring rows, seeded alike, are a group.
+
+    Where episodes differ in length, the rows of a group drift apart, and an episode waits for the rest of its group
+    while the policy that said it grows old. Once one has waited for more than `max_group_age` rollouts (of at least
+    a context's length), all rows begin afresh, and what was not complete is dropped. Rows whose episodes are of one
+    length never wait.
+    """
 
     group_size: int
+    max_group_age: int
     rng: np.random.Generator
+    rollout_buffer: GroupRolloutBuffer
 
     def _setup_model(self) -> None:
         check_groups(self.n_envs, self.group_size)
@@ -106,9 +120,43 @@ class GroupAlgorithm(OnPolicyTextAlgorithm):
         **kwargs: Any,
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
-            self.rollout_buffer.drop_unfinished()  # type: ignore[attr-defined]
+            self.rollout_buffer.drop_unfinished()
             seed_groups(self.env, self.group_size, self.rng)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Collect `n_rollout_steps` of every row with the key-value cache, and the groups that they complete."""
+        finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        if not finished:
+            self._last_obs = None  # the steps of a rollout that was broken off are lost, so new episodes begin
+            return False
+        self._collect_groups()
+        return True
+
+    def _collect_groups(self) -> None:
+        buffer = self.rollout_buffer
+        buffer.collect_groups()
+        if buffer.longest_wait > self.max_group_age * max(self.n_steps, buffer.obs_shape[0]):
+            self._begin_afresh()
+
+    def _log_groups(self) -> None:
+        buffer = self.rollout_buffer
+        self.logger.record("train/groups", len(buffer.groups))
+        if buffer.ages:
+            self.logger.record("train/group_age", float(np.mean(buffer.ages)))
+
+    def _begin_afresh(self) -> None:
+        """Reset all rows, those of a group side by side."""
+        self.rollout_buffer.drop_unfinished()
+        seed_groups(self.env, self.group_size, self.rng)
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(self.n_envs, bool)
 
 
 def check_groups(rows: int, group_size: int) -> None:

@@ -69,6 +69,12 @@ class SampleTexts(BaseCallback):
         if self.path is not None:
             _continue_samples(self.path, self.num_timesteps)
 
+    def _on_rollout_start(self) -> None:
+        if getattr(self.model, "rollout_buffer", None) is not None and np.all(self.model._last_episode_starts):
+            self._prompt_lengths[:] = (
+                self._lengths(self.model._last_obs) or self._prompt_lengths
+            )  # GRPO resets rows
+
     def _on_step(self) -> bool:
         ended = np.flatnonzero(self.locals["dones"])
         if len(ended):
