@@ -17,7 +17,15 @@ from torch import Tensor
 
 from .algorithm import check_buffer, check_buffer_options
 from .buffers import PackedTensors
-from .losses import dqn_loss, guided_log_probs, q_targets, soft_q_targets, top_actions
+from .losses import (
+    dqn_loss,
+    guided_charges,
+    guided_log_probs,
+    later_charges,
+    q_targets,
+    soft_q_targets,
+    top_actions,
+)
 from .masks import ask_masks, check_masks, mask_scores, random_legal, restricts, unpack_masks
 from .on_policy import check_sizes
 from .policies import TransformerQPolicy, choose
@@ -44,7 +52,8 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
     Args:
         policy: "TransformerQPolicy" or a subclass of it.
         env: an id, a Gymnasium environment or vector environment, or an SB3 VecEnv.
-        n_steps: length of the returns; at least the episode's length gives whole-episode returns.
+        n_steps: length of the returns; at least the episode's length gives whole-episode returns. With a reference
+            and no `top_k` the steps between pay for their KL, as the soft values do.
         double_q: choose the next action with the online network and value it with the target network; a soft
             next value chooses none.
         micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
@@ -292,36 +301,56 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         self.logger.record("train/loss", torch.stack(update.losses).mean().item())
 
     def loss(self, batch: ReplayBatch) -> torch.Tensor:
-        """Return the Huber loss of a batch: one forward of each network serves states and next states."""
-        states, following = _split(self.policy.q_net.evaluate_packed(batch.packs), batch.n_states)
-        with torch.no_grad():
-            _, following_target = _split(self.policy.q_net_target.evaluate_packed(batch.packs), batch.n_states)
-        targets = self._targets(batch, following_target, following.detach())
-        return dqn_loss(states, batch.actions, targets)
+        """Return the Huber loss of a batch: one forward of the trained network serves states and next states."""
+        network = self.policy.q_net
+        states, following = _split(network.reader.packed_hidden(batch.packs), batch.n_states)
+        targets = self._targets(batch, following)
+        return dqn_loss(network.read(states), batch.actions, targets)
 
     @torch.no_grad()
-    def _targets(self, batch: ReplayBatch, target: Tensor, online: Tensor) -> Tensor:
-        """Return (N,) targets from the Q-values (N, V) of both networks on the next states."""
-        legal = None if batch.next_masks is None else unpack_masks(batch.next_masks, target.shape[1])
+    def _targets(self, batch: ReplayBatch, following: Tensor) -> Tensor:
+        """Return (N,) targets; `following` are the trained network's hidden states (N, D) on the next states."""
+        legal = (
+            None if batch.next_masks is None else unpack_masks(batch.next_masks, self.policy.backbone.vocab_size)
+        )
         if self.reference_policy is not None:
             prior = self.reference_policy.packed_log_probs(_following(batch), legal)
             if self.top_k is None:
-                return soft_q_targets(batch.rewards, batch.discounts, target, prior, self.temperature)
+                return self._soft_targets(batch, prior)
             legal = self._kept(prior, legal)
-        return q_targets(batch.rewards, batch.discounts, target, online if self.double_q else None, legal)
+        late = self.policy.q_net_target.evaluate_packed(_following(batch))
+        online = self.policy.q_net.read(following) if self.double_q else None
+        return q_targets(batch.rewards, batch.discounts, late, online, legal)
+
+    def _soft_targets(self, batch: ReplayBatch, prior: Tensor) -> Tensor:
+        """Return (N,) targets from the reference's log-probabilities (N, V) on the next states."""
+        late, rewards = self.policy.q_net_target.evaluate_packed(_following(batch)), batch.rewards
+        if self.n_steps > 1:
+            before = _states(batch)
+            legal = None if batch.masks is None else unpack_masks(batch.masks, late.shape[1])
+            priors = self.reference_policy.packed_log_probs(before, legal)  # type: ignore[union-attr]
+            charges = guided_charges(self.policy.q_net_target.evaluate_packed(before), self.temperature, priors)
+            rewards = rewards - later_charges(charges, batch.left, self.n_steps, self.gamma)
+        return soft_q_targets(rewards, batch.discounts, late, prior, self.temperature)
+
+
+def _states(batch: ReplayBatch) -> list[PackedTensors]:
+    """Return the packs of a batch at the states' positions only."""
+    return [
+        PackedTensors(p.ids, p.row[:n], p.position[:n]) for p, n in zip(batch.packs, batch.n_states, strict=True)
+    ]
 
 
 def _following(batch: ReplayBatch) -> list[PackedTensors]:
     """Return the packs of a batch at the next states' positions only."""
     return [
-        PackedTensors(pack.ids, pack.row[n:], pack.position[n:])
-        for pack, n in zip(batch.packs, batch.n_states, strict=True)
+        PackedTensors(p.ids, p.row[n:], p.position[n:]) for p, n in zip(batch.packs, batch.n_states, strict=True)
     ]
 
 
-def _split(q_values: torch.Tensor, n_states: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return Q-values (N, V) of states and (N, V) of next states, which alternate pack by pack."""
-    parts = q_values.split([n for n in n_states for _ in range(2)])
+def _split(rows: Tensor, n_states: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the rows (N, D) of states and those of next states, which alternate pack by pack in (2 N, D)."""
+    parts = rows.split([n for n in n_states for _ in range(2)])
     return torch.cat(parts[::2]), torch.cat(parts[1::2])
 
 

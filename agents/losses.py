@@ -170,6 +170,33 @@ def guided_log_probs(q_values: Tensor, temperature: float, log_reference: Tensor
     return torch.log_softmax(scores if log_reference is None else scores + log_reference, dim=-1)
 
 
+def guided_charges(q_values: Tensor, temperature: float, log_reference: Tensor) -> Tensor:
+    """Return (...,) temperature times the KL to the reference of the policy that `guided_log_probs` gives.
+
+    It is what that policy's mean Q-value exceeds the soft value by.
+    """
+    scores = q_values / temperature + log_reference
+    soft_value = temperature * scores.logsumexp(dim=-1)
+    return (torch.softmax(scores, dim=-1) * q_values).sum(dim=-1) - soft_value
+
+
+def later_charges(charges: Tensor, left: Tensor, n_steps: int, gamma: float) -> Tensor:
+    """Return (N,) the discounted charges of the n - 1 steps that follow each one within its episode.
+
+    Args:
+        charges: (N,) of each step; the steps of an episode lie side by side.
+        left: (N,) steps of the episode from each one on, that one among them.
+        n_steps: n, length of the returns.
+        gamma: discount.
+
+    Source: Schulman et al. 2017, the n-step returns of soft Q-learning, arXiv:1704.06440.
+    """
+    total = torch.zeros_like(charges)
+    for k in range(1, min(n_steps, len(charges))):
+        total[:-k] += gamma**k * charges[k:] * (left[:-k] > k)
+    return total
+
+
 def top_actions(scores: Tensor, k: int) -> Tensor:
     """Return (..., V), True on the k largest scores."""
     kept = torch.zeros_like(scores, dtype=torch.bool)

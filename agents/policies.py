@@ -256,13 +256,14 @@ class TransformerQNetwork(TrainedParameters, MaskedPolicy):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return (B, V) for observations (B, L)."""
-        return self._q_values(self.reader.last_hidden(obs))
+        return self.read(self.reader.last_hidden(obs))
 
     def evaluate_packed(self, packs: Sequence[PackedTensors]) -> Tensor:
         """Return (N, V), one forward a pack of fragments."""
-        return self._q_values(self.reader.packed_hidden(packs))
+        return self.read(self.reader.packed_hidden(packs))
 
-    def _q_values(self, hidden: Tensor) -> Tensor:
+    def read(self, hidden: Tensor) -> Tensor:
+        """Return (..., V) at hidden states (..., D)."""
         scores = self.reader.backbone.scores(hidden)
         if self.value_head is None:
             return scores

@@ -26,6 +26,8 @@ class ReplayBatch(NamedTuple):
         rewards: (N,) one-step reward, or the discounted sum of up to n.
         discounts: (N,) gamma^n, 0 where the episode terminated within n steps.
         next_masks: (N, ceil(V / 8)) bits of the legal actions in the next states, None where all are.
+        left: (N,) int64, transitions of the episode from each one on, that one among them.
+        masks: as `next_masks`, in the states; None also where returns are of one step, which do not ask for them.
     """
 
     packs: list[PackedTensors]
@@ -34,6 +36,8 @@ class ReplayBatch(NamedTuple):
     rewards: Tensor
     discounts: Tensor
     next_masks: Tensor | None
+    left: Tensor
+    masks: Tensor | None
 
 
 class Episode(NamedTuple):
@@ -195,6 +199,10 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
             torch.as_tensor(np.concatenate([r for r, _ in returns]), device=self.device),
             torch.as_tensor(np.concatenate([d for _, d in returns]), device=self.device),
             stack_masks([e.masks[self._ahead(len(e.actions))] for e in ordered], self.device),
+            torch.as_tensor(
+                np.concatenate([np.arange(len(e.actions), 0, -1) for e in ordered]), device=self.device
+            ),
+            None if self.n_steps == 1 else stack_masks([e.masks[:-1] for e in ordered], self.device),
         )
 
     def _ahead(self, count: int) -> np.ndarray:
