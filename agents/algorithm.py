@@ -27,6 +27,7 @@ from .checkpoint import (
     write_whole,
 )
 from .masks import restricts
+from .updates import is_out_of_memory
 from .vec_env import VectorEnvAdapter
 
 _FIXED = {"policy", "stats_window_size", "_init_setup_model"}  # of a constructor's arguments, not of `load`'s
@@ -35,6 +36,7 @@ _FIXED = {"policy", "stats_window_size", "_init_setup_model"}  # of a constructo
 class TextAlgorithm(BaseAlgorithm):
     """A mixin before an SB3 algorithm."""
 
+    trained_tokens = 0  # in all updates so far; a token counts each time
     _asked: VecEnv | None = None  # the environment of which `predict` knows whether it restricts actions
 
     @staticmethod
@@ -130,6 +132,8 @@ class TextAlgorithm(BaseAlgorithm):
             struct.error,
             UnpicklingError,
         ) as error:
+            if is_out_of_memory(error):
+                raise
             raise CheckpointError(
                 f"{path} is no checkpoint of {__package__}.{cls.__name__} ({type(error).__name__}: {error}); load "
                 f"it with the class and the versions that saved it ({versions(path)})"

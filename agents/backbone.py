@@ -117,11 +117,15 @@ class Backbone(nn.Module):
         self.dtype = dtype
         self._compile = spec.compile
         self._compiled: Callable | None = None
-        if dtype is not None:
+        self.reduce_frozen()
+        self.train(False)
+
+    def reduce_frozen(self) -> None:
+        """Store the weights that are not trained in the model's precision."""
+        if self.dtype is not None:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(dtype)
-        self.train(False)
+                    parameter.data = parameter.data.to(self.dtype)
 
     @property
     def config(self) -> PreTrainedConfig:

@@ -5,7 +5,7 @@ Each episode's token ids are kept once, and whole fragments are handed out, pack
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -216,7 +216,8 @@ class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
 class GroupBatch(NamedTuple):
     """A minibatch of whole episodes; every tensor but `packs` is (N,), ordered as the packs' transitions.
 
-    `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are.
+    `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are; without a reference
+    `reference_log_prob` is None.
     """
 
     packs: list[PackedTensors]
@@ -224,6 +225,7 @@ class GroupBatch(NamedTuple):
     old_log_prob: Tensor
     advantages: Tensor
     masks: Tensor | None
+    reference_log_prob: Tensor | None
 
 
 class GroupEpisode(NamedTuple):
@@ -273,6 +275,7 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         super().reset()
         self.groups: list[list[GroupEpisode]] = []
         self.ages: list[int] = []
+        self._reference_log_probs: list[np.ndarray] = []  # of each episode of the groups, once they were asked for
 
     def drop_unfinished(self) -> None:
         """Forget what is not complete: the environment was reset."""
@@ -325,19 +328,44 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         advantages = group_advantages(returns.reshape(-1, self.group_size), self.advantage).reshape(-1)
         sizes = np.array([len(episode.actions) for episode in episodes])
         for chosen in minibatches(sizes, batch_size or int(sizes.sum()), self.rng):
-            part = [episodes[i] for i in chosen]
-            packs, order = self._pack(part)
-            spread = np.repeat(advantages[chosen[order]], sizes[chosen[order]]).astype(np.float32)
+            packs, order = self._pack([episodes[i] for i in chosen])
+            ordered = chosen[order]
+            part = [episodes[i] for i in ordered]
+            spread = np.repeat(advantages[ordered], sizes[ordered]).astype(np.float32)
             actions, log_probs, advantage = (
                 torch.as_tensor(column, device=self.device)
                 for column in (
-                    np.concatenate([part[i].actions for i in order]),
-                    np.concatenate([part[i].log_probs for i in order]),
+                    np.concatenate([episode.actions for episode in part]),
+                    np.concatenate([episode.log_probs for episode in part]),
                     spread,
                 )
             )
-            masks = stack_masks([part[i].masks for i in order], self.device)
-            yield GroupBatch(packs, actions, log_probs, advantage, masks)
+            theirs: Tensor | None = None
+            if self._reference_log_probs:
+                known = np.concatenate([self._reference_log_probs[i] for i in ordered])
+                theirs = torch.as_tensor(known, device=self.device)
+            masks = stack_masks([episode.masks for episode in part], self.device)
+            yield GroupBatch(packs, actions, log_probs, advantage, masks, theirs)
+
+    def ask_reference(self, log_prob: Callable[..., Tensor], batch_size: int) -> None:
+        """Let a reference score the tokens of the complete groups, for all passes over them.
+
+        Args:
+            log_prob: packs, actions (N,) and masks -> (N,), see `ReferencePolicy.log_prob`.
+            batch_size: tokens scored at once, about.
+        """
+        episodes = [episode for group in self.groups for episode in group]
+        sizes = np.array([len(episode.actions) for episode in episodes])
+        number = (np.cumsum(sizes) - sizes) // batch_size
+        scored: dict[int, np.ndarray] = {}
+        for chosen in (np.flatnonzero(number == n) for n in np.unique(number)):
+            packs, order = self._pack([episodes[i] for i in chosen])
+            part = [episodes[i] for i in chosen[order]]
+            actions = torch.as_tensor(np.concatenate([episode.actions for episode in part]), device=self.device)
+            theirs = log_prob(packs, actions, stack_masks([episode.masks for episode in part], self.device))
+            each = np.split(theirs.cpu().numpy(), np.cumsum(sizes[chosen[order]])[:-1])
+            scored.update(zip(chosen[order].tolist(), each, strict=True))
+        self._reference_log_probs = [scored[i] for i in range(len(episodes))]
 
     def _finish(self, row: int, episode: GroupEpisode, step: int) -> None:
         key = row // self.group_size, int(self._count[row])

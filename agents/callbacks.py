@@ -16,6 +16,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
+from .algorithm import TextAlgorithm
 from .checkpoint import locked
 from .on_policy import check_sizes
 from .runs import checkpoint_path, checkpoints, save_run, steps_of
@@ -112,6 +113,7 @@ class TextMetrics(BaseCallback):
         self._rollout = _Rate("time/rollout_tokens_per_second")
         self._train = _Rate("time/train_tokens_per_second")
         self._updates = self.model._n_updates
+        self._trained_tokens = getattr(self.model, "trained_tokens", 0)
         self._steps, self._rollout_steps = self.num_timesteps, 0
         self._clock = time.perf_counter()
 
@@ -120,9 +122,15 @@ class TextMetrics(BaseCallback):
         self._updates += updates
         seconds = self._lap()
         if updates:
-            replayed = getattr(self.model, "replay_buffer", None) is not None
-            each = self.model.batch_size if replayed else self._rollout_steps  # type: ignore[attr-defined]
-            self._train.record(self.logger, updates * each, seconds)
+            self._train.record(self.logger, self._trained_on(updates), seconds)
+
+    def _trained_on(self, updates: int) -> int:
+        """Return the tokens since the last call; stock algorithms do not count them, so `updates` tell how many."""
+        if isinstance(self.model, TextAlgorithm):
+            before, self._trained_tokens = self._trained_tokens, self.model.trained_tokens
+            return self._trained_tokens - before
+        replayed = getattr(self.model, "replay_buffer", None) is not None
+        return updates * (self.model.batch_size if replayed else self._rollout_steps)  # type: ignore[attr-defined]
 
     def _on_step(self) -> bool:
         for row in np.flatnonzero(self.locals["dones"]).tolist():

@@ -44,6 +44,7 @@ class Step(NamedTuple):
 class CloningAlgorithm(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
     """What algorithms that imitate episodes share: the update."""
 
+    _has_critic = False
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TransformerPolicy": TransformerPolicy}
     policy: TransformerPolicy  # type: ignore[assignment]
     batch_size: int
@@ -61,6 +62,7 @@ class CloningAlgorithm(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
                 update.step(losses[-1].total)
             self._n_updates += 1
         update.check()
+        self.trained_tokens += update.tokens
         mean = means(losses)
         self.logger.record("train/loss", mean.total)
         self.logger.record("train/entropy_loss", -mean.entropy)

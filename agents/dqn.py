@@ -296,6 +296,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         for _ in range(gradient_steps):
             update.step(update.backward(self.replay_buffer.sample(batch_size), self.loss))
         update.check()
+        self.trained_tokens += update.tokens
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/loss", torch.stack(update.losses).mean().item())

@@ -136,6 +136,10 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         check_sizes(max_group_age=self.max_group_age)
         _check_groups(self.group_size, self.advantage)
 
+    def _collect_groups(self) -> None:
+        self._rescore()
+        super()._collect_groups()
+
     @memory_advice()
     def train(self) -> None:
         """Update the policy with `n_epochs` passes over the complete groups."""
@@ -144,6 +148,8 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
             return
         update = self._begin_update()
         clip_range = self._now(self.clip_range)
+        if self.reference_policy is not None:  # it stays as it is through all passes
+            self.rollout_buffer.ask_reference(self.reference_policy.log_prob, max(self.batch_size, 64))
         losses: list[GRPOLoss] = []
         for _ in range(self.n_epochs):
             for batch in self.rollout_buffer.get(self.batch_size):
@@ -151,6 +157,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
                 update.step(losses[-1].total)
             self._n_updates += 1
         update.check()
+        self.trained_tokens += update.tokens
         mean = means(losses)
         self.logger.record("train/entropy_loss", -mean.entropy)
         self.logger.record("train/policy_gradient_loss", mean.policy)
@@ -166,13 +173,10 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         _, log_prob, entropy = self.policy.evaluate_packed(
             batch.packs, batch.actions, entropy_gradient=self.ent_coef != 0, masks=batch.masks
         )
-        theirs = None
-        if self.reference_policy is not None:
-            theirs = self.reference_policy.log_prob(batch.packs, batch.actions, batch.masks)
         return grpo_loss(
             log_prob,
             batch.old_log_prob,
-            theirs,
+            batch.reference_log_prob,
             batch.advantages,
             entropy,
             clip_range=clip_range,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from .buffers import GroupRolloutBuffer
+from .buffers import EpisodeRolloutBuffer, GroupRolloutBuffer
 from .masks import ask_masks, restricts
 from .policies import token_sizes
 from .reference import ReferenceAlgorithm
@@ -24,9 +24,11 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
 
     env: VecEnv
     n_steps: int
+    batch_size: int
     max_grad_norm: float
     rollout_buffer_kwargs: dict[str, Any]
     micro_batch_size: int | None = None
+    _has_critic: ClassVar[bool] = True  # False: the policy's values are never computed
 
     def _setup_model(self) -> None:
         if not isinstance(self.action_space, spaces.Discrete):  # the buffer, made first, would stumble over it
@@ -35,6 +37,7 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         self.rollout_buffer_kwargs = {**given, **self._buffer_options()}
         super()._setup_model()
         self.rollout_buffer_kwargs = given
+        self.policy.has_critic = self._has_critic
 
     def _buffer_options(self) -> dict[str, Any]:
         """Return what of the algorithm's options the rollout buffer has to know, beside those of SB3."""
@@ -70,6 +73,17 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         with self.policy.cached(), self.policy.masked(ask):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)  # type: ignore[misc]
 
+    @torch.no_grad()
+    def _rescore(self) -> None:
+        """Make the old log-probabilities the update's own: in reduced precision the cache's differ from them."""
+        if self.policy.spec.dtype is None:
+            return
+        buffer: EpisodeRolloutBuffer = self.rollout_buffer  # type: ignore[attr-defined]
+        log_probs = buffer.log_probs.reshape(-1)
+        for batch in buffer.in_order(max(self.batch_size, 64)):
+            own = self.policy.packed_log_probs(batch.packs, batch.actions, batch.masks)
+            log_probs[batch.transition.cpu().numpy()] = own.cpu().numpy()
+
     def _ask_masks(self) -> torch.Tensor:
         """Return the masks (B, V) of the step that is being chosen; the buffer keeps them for the update."""
         legal = ask_masks(self.env)
@@ -102,6 +116,7 @@ class GroupAlgorithm(OnPolicyTextAlgorithm):
     length never wait.
     """
 
+    _has_critic = False
     group_size: int
     max_group_age: int
     rng: np.random.Generator

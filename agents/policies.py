@@ -80,6 +80,9 @@ def token_sizes(observation_space: spaces.Space, action_space: spaces.Space) -> 
 class TransformerPolicy(MaskedPolicy):
     """Actor and critic on one causal language model: its logits are the policy, a linear head the value.
 
+    With `has_critic = False`, as algorithms without a value function set it, values are 0 and nothing is computed
+    for them.
+
     Args:
         observation_space: Box(0, V, (L,), int64), right-padded with V.
         action_space: Discrete(V).
@@ -98,6 +101,8 @@ class TransformerPolicy(MaskedPolicy):
         optimizer_class: of the weights that are trained.
         optimizer_kwargs: its arguments but the learning rate; Adam is fused, its epsilon 1e-5 as in SB3's PPO.
     """
+
+    has_critic = True
 
     def __init__(
         self,
@@ -147,7 +152,8 @@ class TransformerPolicy(MaskedPolicy):
     @contextmanager
     def cached(self) -> Iterator[None]:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
-        with self.reader.cached(), nullcontext() if self.value_reader is None else self.value_reader.cached():
+        apart = self._value_reader()
+        with self.reader.cached(), nullcontext() if apart is None else apart.cached():
             yield
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,8 +188,9 @@ class TransformerPolicy(MaskedPolicy):
         """
         hidden = self.reader.packed_hidden(packs)
         log_prob, entropy = token_log_probs(self.backbone, hidden, actions, entropy_gradient, masks)
-        if self.value_reader is not None:
-            hidden = self.value_reader.packed_hidden(packs)
+        apart = self._value_reader()
+        if apart is not None:
+            hidden = apart.packed_hidden(packs)
         return self._values(hidden)[:, 0], log_prob, entropy
 
     def packed_log_probs(
@@ -194,6 +201,8 @@ class TransformerPolicy(MaskedPolicy):
 
     def predict_values(self, obs: Tensor) -> Tensor:
         """Return (B, 1)."""
+        if not self.has_critic:
+            return torch.zeros(len(obs), 1, device=obs.device)
         return self._values((self.value_reader or self.reader).last_hidden(obs))
 
     def get_distribution(self, obs: Tensor, action_masks: Tensor | None = None) -> CategoricalDistribution:
@@ -217,9 +226,16 @@ class TransformerPolicy(MaskedPolicy):
 
     def _read_value(self, obs: Tensor, hidden: Tensor) -> Tensor:
         """Return the hidden states (B, D) that values are read from."""
-        return hidden if self.value_reader is None else self.value_reader.last_hidden(obs)
+        apart = self._value_reader()
+        return hidden if apart is None else apart.last_hidden(obs)
+
+    def _value_reader(self) -> ContextReader | None:
+        """Return what reads values, None where that is what reads the policy, or nothing."""
+        return self.value_reader if self.has_critic else None
 
     def _values(self, hidden: Tensor) -> Tensor:
+        if not self.has_critic:
+            return torch.zeros(len(hidden), 1, device=hidden.device)
         return read_value(self.value_head, hidden.detach() if self.value_trunk == "detached" else hidden)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

@@ -151,27 +151,26 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
     ) -> bool:
         """Collect `n_rollout_steps` of every row with the key-value cache, charge for the KL, whiten rewards."""
         finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        if finished and (self.reference_policy is not None or self.policy.spec.dtype is not None):
-            self._score_rollout()
+        if finished:
+            self._rescore()
+            self._charge()
         if finished and self.whiten_rewards:
             self.rollout_buffer.rewards = whiten_rewards(self.rollout_buffer.rewards)
             self.rollout_buffer.recompute_returns_and_advantage()
         return finished
 
     @torch.no_grad()
-    def _score_rollout(self) -> None:
-        """Make the old log-probabilities the update's own (they differ in bfloat16) and charge for the KL."""
+    def _charge(self) -> None:
+        """Charge the rollout's rewards for the KL to the reference."""
+        if self.reference_policy is None:
+            return
         buffer = self.rollout_buffer
         log_ratio = np.zeros(buffer.log_probs.size, np.float32)
         log_probs = buffer.log_probs.reshape(-1)
         for batch in buffer.in_order(max(self.batch_size, 64)):
-            where, scored = batch.transition.cpu().numpy(), (batch.packs, batch.actions, batch.masks)
-            if self.policy.spec.dtype is not None:
-                log_probs[where] = self.policy.packed_log_probs(*scored).cpu().numpy()
-            if self.reference_policy is not None:
-                log_ratio[where] = log_probs[where] - self.reference_policy.log_prob(*scored).cpu().numpy()
-        if self.reference_policy is None:
-            return
+            where = batch.transition.cpu().numpy()
+            theirs = self.reference_policy.log_prob(batch.packs, batch.actions, batch.masks)
+            log_ratio[where] = log_probs[where] - theirs.cpu().numpy()
         if not np.isfinite(log_ratio).all():
             raise ValueError(
                 "the reference gives a sampled token probability 0, which makes the KL infinite; smooth it, or "
@@ -215,6 +214,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
             if stopped:
                 break
         update.check()
+        self.trained_tokens += update.tokens
         self._log_update(losses, clip_range, clip_range_vf)
 
     def loss(self, batch: RolloutBatch, clip_range: float, clip_range_vf: float | None) -> PPOLoss:

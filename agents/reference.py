@@ -104,6 +104,8 @@ class ReferencePolicy(nn.Module):
             )
         self.frozen = self._reader(policy, copy.deepcopy(live) if initial else source)
         self.frozen.requires_grad_(False).to(policy.device)
+        if initial:
+            self.frozen.backbone.reduce_frozen()
         self._readers.append(self.frozen)
         if isinstance(self.frozen, ModuleReader):
             self.frozen.last_hidden(torch.zeros(1, live.context_length, dtype=torch.long, device=policy.device))

@@ -139,6 +139,18 @@ def test_every_algorithm_is_measured(name: str, vector_env: Callable, tmp_path: 
     assert ("text/entropy" in recorder.logged) is (name in {"PPO", "GRPO", "BestOfN"})
 
 
+@pytest.mark.parametrize("name", ["PPO", "DQN", "GRPO", "BestOfN", "BehaviourCloning"])
+def test_tokens_are_those_that_updates_were_made_of(name: str, vector_env: Callable) -> None:
+    """The best of n trains on one of n, GRPO on the groups that are complete, DQN on whole episodes."""
+    model, seen = any_algorithm(name, vector_env(4)), []
+    loss, metrics, counted = model.loss, TextMetrics(), []
+    model.loss = lambda batch, *rest: (seen.append(len(batch.actions)), loss(batch, *rest))[1]
+    metrics._trained_on = lambda updates: counted.append(TextMetrics._trained_on(metrics, updates)) or counted[-1]
+    model.learn(256, callback=metrics)
+    model.learn(64, callback=metrics, reset_num_timesteps=False)
+    assert 0 < sum(counted) <= sum(seen) == model.trained_tokens
+
+
 @pytest.mark.parametrize("name", ["PPO", "DQN"])
 def test_speeds_count_tokens(name: str, vector_env: Callable) -> None:
     if name == "PPO":
@@ -151,8 +163,9 @@ def test_speeds_count_tokens(name: str, vector_env: Callable) -> None:
     seconds = time.perf_counter() - started
     rollout, train = (recorder.logged[f"time/{part}_tokens_per_second"] for part in ("rollout", "train"))
     assert min(rollout) > 0.2 * 256 / seconds  # parts are faster than the whole; the first one warms up
-    trained_on = 3 * 256 if name == "PPO" else 32 * model._n_updates
-    assert max(train) > trained_on / seconds
+    assert max(train) > model.trained_tokens / seconds
+    if name == "PPO":
+        assert model.trained_tokens == 3 * 256
 
 
 def test_stock_algorithms_are_measured_too(vector_env: Callable) -> None:

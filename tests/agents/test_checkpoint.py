@@ -254,3 +254,19 @@ def test_a_new_seed_begins_new_draws(tmp_path: Path, vector_env: Callable) -> No
     loaded = changed(GRPO, tmp_path / "model", vector_env, seed=7)
     assert loaded.rng.random() == np.random.default_rng(7).random()
     assert loaded.rollout_buffer.rng.random() == np.random.default_rng(7).random()
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
+)
+def test_a_lack_of_memory_is_no_bad_checkpoint(
+    tmp_path: Path, vector_env: Callable, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    PPO("TransformerPolicy", vector_env(4), device="cpu").save(tmp_path / "model")
+
+    def fail(*args: object, **keywords: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", fail)
+    with pytest.raises(type(error), match=str(error)):
+        PPO.load(tmp_path / "model", device="cpu")

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents import GRPO, VectorEnvAdapter
+from agents import GRPO, PPO, BehaviourCloning, BestOfN, VectorEnvAdapter
 from agents.losses import group_advantages, grpo_loss
 
 
@@ -191,3 +191,61 @@ def test_training_goes_on_after_a_stop_within_a_rollout(vector_env: Callable) ->
     assert model.num_timesteps == 4 * 25
     model.learn(4 * 160, reset_num_timesteps=False)
     assert model.rollout_buffer._count.sum() > 20
+
+
+def test_the_first_ratio_is_one_in_reduced_precision(token_env: type) -> None:
+    rows = [lambda: TimeLimit(token_env(), 7)] * 4
+    env = FixedLength(SyncVectorEnv(rows, autoreset_mode=AutoresetMode.SAME_STEP))
+    model = GRPO(
+        "TransformerPolicy", env, n_steps=28, group_size=2, policy_kwargs={"dtype": "bfloat16"}, device="cpu"
+    )
+    differences = []
+
+    def compare() -> None:
+        for batch in model.rollout_buffer.get():
+            own = model.policy.packed_log_probs(batch.packs, batch.actions)
+            differences.append((own - batch.old_log_prob).abs().max().item())
+
+    model.train = compare
+    model.learn(4 * 28 * 2)
+    assert len(differences) == 2 and max(differences) < 1e-6
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_reference_is_asked_once_a_token(
+    vector_env: Callable, masked_vector_env: Callable, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = (masked_vector_env if masked else vector_env)(4)
+    options = {"n_steps": 40, "n_epochs": 3, "batch_size": 30, "group_size": 2, "reference": "initial"}
+    model = GRPO("TransformerPolicy", env, **options, kl_coef=0.1, seed=0, device="cpu")
+    asked, seen = [0], []
+    ask = model.reference_policy.log_prob
+
+    def counted(packs: Any, actions: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+        asked[0] += len(actions)
+        return ask(packs, actions, masks)
+
+    def compared(batch: Any, clip_range: float) -> Any:
+        seen.append(len(batch.actions))
+        expected = ask(batch.packs, batch.actions, batch.masks)
+        torch.testing.assert_close(batch.reference_log_prob, expected, rtol=0, atol=1e-5)
+        return GRPO.loss(model, batch, clip_range)
+
+    monkeypatch.setattr(model.reference_policy, "log_prob", counted)
+    model.loss = compared
+    model.learn(4 * 40 * 2)
+    assert sum(seen) == 3 * asked[0] > 300 and model.trained_tokens == sum(seen)
+
+
+@pytest.mark.parametrize("algorithm", [GRPO, BestOfN, BehaviourCloning])
+def test_no_values_are_computed(vector_env: Callable, algorithm: type) -> None:
+    options = {"group_size": 2} if algorithm is GRPO else {"n": 2} if algorithm is BestOfN else {}
+    trunk = {"policy_kwargs": {"value_trunk": "separate"}}
+    model = algorithm("TransformerPolicy", vector_env(4), n_steps=16, **options, **trunk, seed=0, device="cpu")
+    model.policy.value_reader.backbone.hidden = None  # would fail
+    model.learn(128)
+    obs = torch.as_tensor(vector_env(4).reset(seed=0)[0])
+    with torch.no_grad():
+        assert (model.policy.predict_values(obs) == 0).all() and model.policy(obs)[1].shape == (4, 1)
+    other = PPO("TransformerPolicy", vector_env(4), **trunk, device="cpu")
+    other.policy.load_state_dict(model.policy.state_dict())  # the weights are there for one that has values
