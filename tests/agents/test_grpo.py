@@ -196,10 +196,11 @@ def test_training_goes_on_after_a_stop_within_a_rollout(vector_env: Callable) ->
 def test_the_first_ratio_is_one_in_reduced_precision(token_env: type) -> None:
     rows = [lambda: TimeLimit(token_env(), 7)] * 4
     env = FixedLength(SyncVectorEnv(rows, autoreset_mode=AutoresetMode.SAME_STEP))
-    model = GRPO(
-        "TransformerPolicy", env, n_steps=28, group_size=2, policy_kwargs={"dtype": "bfloat16"}, device="cpu"
-    )
-    differences = []
+    reduced = {"policy_kwargs": {"dtype": "bfloat16"}, "seed": 0, "device": "cpu"}
+    model = GRPO("TransformerPolicy", env, n_steps=28, group_size=2, **reduced)
+    differences, add = [], model.rollout_buffer.add
+    # the cache rounds in other places; how much differs from machine to machine
+    model.rollout_buffer.add = lambda *args: add(*args[:-1], args[-1] + 0.01)
 
     def compare() -> None:
         for batch in model.rollout_buffer.get():
