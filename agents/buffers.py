@@ -275,7 +275,7 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         super().reset()
         self.groups: list[list[GroupEpisode]] = []
         self.ages: list[int] = []
-        self._reference_log_probs: list[np.ndarray] = []  # of each episode of the groups, once they were asked for
+        self._reference_log_probs: list[Tensor] = []  # of each episode of the groups, once they were asked for
 
     def drop_unfinished(self) -> None:
         """Forget what is not complete: the environment was reset."""
@@ -340,10 +340,8 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
                     spread,
                 )
             )
-            theirs: Tensor | None = None
-            if self._reference_log_probs:
-                known = np.concatenate([self._reference_log_probs[i] for i in ordered])
-                theirs = torch.as_tensor(known, device=self.device)
+            known = self._reference_log_probs
+            theirs = torch.cat([known[i] for i in ordered]) if known else None
             masks = stack_masks([episode.masks for episode in part], self.device)
             yield GroupBatch(packs, actions, log_probs, advantage, masks, theirs)
 
@@ -357,14 +355,13 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         episodes = [episode for group in self.groups for episode in group]
         sizes = np.array([len(episode.actions) for episode in episodes])
         number = (np.cumsum(sizes) - sizes) // batch_size
-        scored: dict[int, np.ndarray] = {}
+        scored: dict[int, Tensor] = {}
         for chosen in (np.flatnonzero(number == n) for n in np.unique(number)):
             packs, order = self._pack([episodes[i] for i in chosen])
             part = [episodes[i] for i in chosen[order]]
             actions = torch.as_tensor(np.concatenate([episode.actions for episode in part]), device=self.device)
             theirs = log_prob(packs, actions, stack_masks([episode.masks for episode in part], self.device))
-            each = np.split(theirs.cpu().numpy(), np.cumsum(sizes[chosen[order]])[:-1])
-            scored.update(zip(chosen[order].tolist(), each, strict=True))
+            scored.update(zip(chosen[order].tolist(), theirs.split(sizes[chosen[order]].tolist()), strict=True))
         self._reference_log_probs = [scored[i] for i in range(len(episodes))]
 
     def _finish(self, row: int, episode: GroupEpisode, step: int) -> None:

@@ -1,8 +1,8 @@
 """A lean decode step for GPT-2 and the Llama family: the new tokens of every row in one pass over the weights.
 
-transformers spends most of a small step in the Python of its modules. This reads the same weights, live, and leaves
-out what a rollout never uses: dropout, outputs of inner layers, layouts with a row of padding for each row. A
-module that is not a plain one is still called, so adapters work.
+transformers spends most of a small step in the Python of its modules. This reads the same weights and leaves out
+what a rollout never uses: dropout, outputs of inner layers, layouts with a row of padding for each row. In reduced
+precision weights are cast once for all steps. A module that is not a plain one is still called.
 """
 
 from __future__ import annotations
@@ -44,14 +44,23 @@ def kinds_of_layers(backbone: Backbone) -> list[str]:
     return list(getattr(backbone.config, "layer_types", None) or ["sliding_attention"] * n_layers)
 
 
-def plain(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def plain(module: nn.Module, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
     """Return what a module does with (N, D), on its own weights: its operation where that is all there is to it.
 
-    In a small step the call of a module takes as long as its operation.
+    In a small step the call of a module takes as long as its operation, and under autocast it casts its weights.
+
+    Args:
+        module: of the model.
+        dtype: what autocast casts to; None without it. Its copies of weights that have another are of now.
     """
     weights = dict(module.named_parameters(recurse=False))
-    if type(module) is Conv1D:
-        return partial(torch.addmm, weights["bias"], mat2=weights["weight"])
+    if type(module) in (Conv1D, nn.Linear):
+        cast = {name: weight.to(dtype or weight.dtype) for name, weight in weights.items()}
+        if type(module) is Conv1D:
+            return partial(torch.addmm, cast["bias"], mat2=cast["weight"])
+        return partial(F.linear, weight=cast["weight"], bias=cast.get("bias"))
+    if f"{type(module).__module__}.{type(module).__name__}" == "peft.tuners.lora.layer.Linear":
+        return LoraMap(module, dtype) if LoraMap.is_plain(module) else module
     if type(module) is nn.LayerNorm:
         weight, bias = weights.get("weight"), weights.get("bias")
         shape, eps = module.normalized_shape, module.eps
@@ -61,6 +70,31 @@ def plain(module: nn.Module) -> Callable[[Tensor], Tensor]:
     if type(module) is GELUTanh:
         return partial(F.gelu, approximate="tanh")
     return module
+
+
+class LoraMap:
+    """A linear map with adapters, which may be switched on and off, Hu et al. 2021, arXiv:2106.09685."""
+
+    def __init__(self, module: Any, dtype: torch.dtype | None) -> None:
+        self.module, self.base = module, plain(module.base_layer, dtype)
+        self.adapters = [
+            (plain(module.lora_A[name], dtype), plain(module.lora_B[name], dtype), module.scaling[name])
+            for name in module.active_adapters
+            if name in module.lora_A
+        ]
+
+    @staticmethod
+    def is_plain(module: Any) -> bool:
+        """Return whether there is nothing to a peft layer but its low-rank products."""
+        return not (module.merged or module.training or getattr(module, "lora_variant", None))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (N, D') of (N, D)."""
+        result = self.base(x)
+        if not self.module.disable_adapters:
+            for down, up, scaling in self.adapters:
+                result = result + up(down(x)) * scaling
+        return result
 
 
 class Layer(Protocol):
@@ -82,11 +116,11 @@ class Layer(Protocol):
 class GPT2Layer:
     """One map to queries, keys and values; layer norms and biases."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype | None) -> None:
         attention, mlp = block.attn, block.mlp
-        self.before_attention, self.to_heads = plain(block.ln_1), plain(attention.c_attn)
-        self.from_heads, self.before_perceptron = plain(attention.c_proj), plain(block.ln_2)
-        self.widen, self.activation, self.narrow = plain(mlp.c_fc), plain(mlp.act), plain(mlp.c_proj)
+        self.before_attention, self.to_heads = plain(block.ln_1), plain(attention.c_attn, dtype)
+        self.from_heads, self.before_perceptron = plain(attention.c_proj, dtype), plain(block.ln_2)
+        self.widen, self.activation, self.narrow = plain(mlp.c_fc, dtype), plain(mlp.act), plain(mlp.c_proj, dtype)
         self.size, self.scale = attention.head_dim, attention.scaling
 
     def heads(self, x: Tensor, rotation: None) -> Tensor:
@@ -105,12 +139,14 @@ class GPT2Layer:
 class LlamaLayer:
     """Rotary positions, RMS norms (of heads too, in Qwen 3), fewer keys than queries, a gated perceptron."""
 
-    def __init__(self, block: Any) -> None:
-        attention = block.self_attn
-        self.before_attention, self.from_heads = block.input_layernorm, attention.o_proj
-        self.projections = attention.q_proj, attention.k_proj, attention.v_proj
+    def __init__(self, block: Any, dtype: torch.dtype | None) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        self.before_attention, self.from_heads = block.input_layernorm, plain(attention.o_proj, dtype)
+        self.projections = [plain(p, dtype) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
         self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
-        self.before_perceptron, self.gated = block.post_attention_layernorm, block.mlp
+        self.before_perceptron, self.activation = block.post_attention_layernorm, mlp.act_fn
+        self.gate, self.widen = plain(mlp.gate_proj, dtype), plain(mlp.up_proj, dtype)
+        self.narrow = plain(mlp.down_proj, dtype)
         self.size, self.scale = attention.head_dim, attention.scaling
 
     def heads(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -130,15 +166,16 @@ class LlamaLayer:
 
     def perceptron(self, x: Tensor) -> Tensor:
         """See `Layer`."""
-        return self.gated(self.before_perceptron(x))
+        x = self.before_perceptron(x)
+        return self.narrow(self.activation(self.gate(x)) * self.widen(x))
 
 
 class GPT2:
     """GPT-2, whose positions are embedded."""
 
-    def __init__(self, trunk: Any) -> None:
+    def __init__(self, trunk: Any, dtype: torch.dtype | None) -> None:
         self.tokens, self.positions, self.norm = plain(trunk.wte), plain(trunk.wpe), plain(trunk.ln_f)
-        self.layers: list[Layer] = [GPT2Layer(block) for block in trunk.h]
+        self.layers: list[Layer] = [GPT2Layer(block, dtype) for block in trunk.h]
 
     def embed(self, ids: Tensor, position: Tensor) -> tuple[Tensor, Any]:
         """Return (N, D) of tokens (N,), and what `heads` wants to know of their positions: nothing."""
@@ -148,9 +185,9 @@ class GPT2:
 class Llama:
     """Llama, Mistral, Qwen 2 and Qwen 3, whose positions turn queries and keys."""
 
-    def __init__(self, trunk: Any) -> None:
+    def __init__(self, trunk: Any, dtype: torch.dtype | None) -> None:
         self.tokens, self.rotary, self.norm = plain(trunk.embed_tokens), trunk.rotary_emb, trunk.norm
-        self.layers: list[Layer] = [LlamaLayer(block) for block in trunk.layers]
+        self.layers: list[Layer] = [LlamaLayer(block, dtype) for block in trunk.layers]
 
     def embed(self, ids: Tensor, position: Tensor) -> tuple[Tensor, Any]:
         """Return (N, D) of tokens (N,), and the cosines and sines (N, 1, d) of their positions."""
@@ -209,12 +246,18 @@ class LeanDecoder:
         if name not in FAMILIES:
             raise TypeError(f"{name} has no lean decode step; those that have one: {', '.join(FAMILIES)}")
         self.backbone, self.n_rows, self.capacity = backbone, n_rows, backbone.context_length
-        self.family, self.weight = FAMILIES[name](trunk), trunk.get_input_embeddings().weight
+        self.weight = trunk.get_input_embeddings().weight
+        self.refresh()
         self.kinds = kinds_of_layers(backbone)
         self.n_heads = backbone.config.num_attention_heads
         self.n_keys = getattr(backbone.config, "num_key_value_heads", None) or self.n_heads
         self.rows = np.arange(n_rows)
         self.cache: Tensor | None = None  # (layers, B, L, 2 H', d): keys, then values
+
+    def refresh(self) -> None:
+        """Take the weights as they are now."""
+        trunk: Any = self.backbone.model.base_model
+        self.family = FAMILIES[type(trunk).__name__](trunk, self.backbone.dtype)
 
     def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
         """Compute tokens [start, length) of every row; return (B, D), the hidden states of the last ones.

@@ -90,6 +90,9 @@ class Decoder(Protocol):
 
     def __init__(self, backbone: Backbone, n_rows: int) -> None: ...
 
+    def refresh(self) -> None:
+        """Take the weights as they are now, where copies of them are kept."""
+
     def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
         """Compute tokens [start, length) of every row; return (B, D), the hidden states of the last ones.
 
@@ -111,6 +114,9 @@ class CacheDecoder:
     def __init__(self, backbone: Backbone, n_rows: int) -> None:
         self.backbone, self.n_rows = backbone, n_rows
         self.cache = RaggedCache(backbone.config.num_hidden_layers, n_rows, backbone.context_length)
+
+    def refresh(self) -> None:
+        """Do nothing: the model's own modules are called."""
 
     def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
         """See `Decoder`."""
@@ -184,6 +190,7 @@ class ContextFollower:
     def forget(self) -> None:
         """Drop what was computed (the weights changed); the memory stays allocated."""
         self.length[:] = 0
+        self.decoder.refresh()
 
     def last_hidden(self, ids: np.ndarray, length: np.ndarray) -> Tensor:
         """Return (B, D), the hidden state of each context's last token.

@@ -36,7 +36,7 @@ class LogProbModule(nn.Module):
     def __init__(self, module: nn.Module, vocab_size: int) -> None:
         super().__init__()
         self.module = copy.deepcopy(module).eval()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.loads = vocab_size, 0
 
     @property
     def source(self) -> nn.Module:
@@ -95,7 +95,7 @@ class ReferencePolicy(nn.Module):
         self.shares_base = initial and live.has_lora
         self._readers: list[ContextReader] = []  # in a list: the policy's own weights are not ours to save
         if self.shares_base:
-            self._readers.append(ContextReader(live))
+            self._readers.append(ContextReader(live, fixed=True))  # with the adapters off
             return
         if initial and isinstance(policy, TransformerQPolicy):
             raise ValueError(
@@ -115,7 +115,7 @@ class ReferencePolicy(nn.Module):
         policy: TransformerPolicy | TransformerQPolicy, source: Backbone | ReferenceSource
     ) -> ContextReader:
         if isinstance(source, Backbone):
-            return ContextReader(source)
+            return ContextReader(source, fixed=True)
         live = policy.backbone
         if isinstance(source, TransformerPolicy):
             source = source.backbone.merged()
@@ -128,7 +128,7 @@ class ReferencePolicy(nn.Module):
                 "a .gguf file, a PreTrainedModel, or a module of ids (B, T) -> log-probabilities (B, T, V)"
             )
         spec = ModelSpec(source, dtype=policy.spec.dtype, frozen=True)
-        return ContextReader(Backbone(spec, live.vocab_size, live.context_length))
+        return ContextReader(Backbone(spec, live.vocab_size, live.context_length), fixed=True)
 
     @contextmanager
     def cached(self) -> Iterator[None]:
