@@ -192,9 +192,9 @@ def check_buffer_options(name: str, given: dict[str, Any] | None, *own: str) -> 
         raise ValueError(f"{name} holds {', '.join(twice)}; give that to the algorithm, which tells its buffer")
 
 
-def find_tokenizer(env: VecEnv) -> list[Any]:
-    """Return the environment's tokenizer, or an empty list where it shows none."""
+def attribute(env: VecEnv, name: str) -> Any:
+    """Return an attribute of the environment's first row, None if it has none."""
     try:
-        return [tokenizer for tokenizer in env.get_attr("tokenizer")[:1] if tokenizer is not None]
+        return env.get_attr(name, 0)[0]
     except AttributeError:
-        return []
+        return None

@@ -16,11 +16,11 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
-from .algorithm import TextAlgorithm
+from .algorithm import TextAlgorithm, attribute
 from .checkpoint import locked
 from .on_policy import check_sizes
 from .runs import checkpoint_path, checkpoints, save_run, steps_of
-from .samples import attribute, reward_terms, says_tokens
+from .samples import reward_terms, says_tokens
 
 
 class Checkpoint(BaseCallback):

@@ -119,8 +119,8 @@ def grpo_loss(
 ) -> GRPOLoss:
     """Return the clipped surrogate with group advantages and the KL to a reference; every tensor is (N,).
 
-    Means are over tokens (Yu et al. 2025, eq. 8, arXiv:2503.14476), not first over each completion's: short
-    completions weigh no more than long ones.
+    Means are over tokens (Yu et al. 2025, eq. 8, arXiv:2503.14476), not first over each completion's: every token
+    weighs the same, so a completion weighs by its length.
 
     Source: Shao et al. 2024, eq. 3 and the estimator of eq. 4, arXiv:2402.03300.
     """

@@ -93,6 +93,7 @@ def random_legal(legal: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
 class MaskedPolicy(BasePolicy):
     """A policy that chooses among legal actions: `predict` takes their masks, a rollout says where to ask."""
 
+    backbone: Any
     _ask: Callable[[], Tensor] | None = None
 
     @contextmanager
@@ -107,6 +108,15 @@ class MaskedPolicy(BasePolicy):
     def legal(self) -> Tensor | None:
         """Return the masks (B, V) of the step that is being chosen, None where every action is legal."""
         return None if self._ask is None else self._ask()
+
+    def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
+        """Write the language model, adapters merged, as a folder that transformers loads; see `export.py`.
+
+        Greedy decoding of a Q-policy's is its greedy policy.
+        """
+        from .export import save_pretrained
+
+        save_pretrained(self.backbone, directory, tokenizer)
 
     def predict(
         self,

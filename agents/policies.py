@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -211,12 +211,6 @@ class TransformerPolicy(MaskedPolicy):
         scores = self.backbone.scores(self.reader.last_hidden(obs))
         return distribution.proba_distribution(mask_scores(scores, action_masks))
 
-    def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
-        """Write the language model, adapters merged, as a folder that transformers loads; see `export.py`."""
-        from .export import save_pretrained
-
-        save_pretrained(self.backbone, directory, tokenizer)
-
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
         return choose(self._log_probs(self.reader.last_hidden(observation)), deterministic)
 
@@ -253,7 +247,7 @@ class TrainedParameters(nn.Module):
         return (p for p in super().parameters(recurse) if p.requires_grad)
 
 
-class TransformerQNetwork(TrainedParameters, MaskedPolicy):
+class TransformerQNetwork(TrainedParameters, BaseModel):
     """Q-values of every action, read off a causal language model with an output layer of its own."""
 
     def __init__(
@@ -284,9 +278,6 @@ class TransformerQNetwork(TrainedParameters, MaskedPolicy):
         if self.value_head is None:
             return scores
         return dueling_q(read_value(self.value_head, hidden), scores)
-
-    def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
-        return mask_scores(self(observation), self.legal()).argmax(dim=1)
 
 
 class QPolicy(MaskedPolicy):
@@ -372,12 +363,6 @@ class TransformerQPolicy(QPolicy):
     def cached(self) -> Any:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
         return self.q_net.reader.cached()
-
-    def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
-        """Write a folder that transformers loads, whose greedy decoding is the greedy policy; see `export.py`."""
-        from .export import save_pretrained
-
-        save_pretrained(self.backbone, directory, tokenizer)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**constructor_parameters(self, self.spec, self.backbone), "dueling": self.dueling}

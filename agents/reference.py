@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .algorithm import TextAlgorithm, find_tokenizer
+from .algorithm import TextAlgorithm, attribute
 from .backbone import Backbone
 from .buffers import PackedTensors
 from .export import check_tokenizer
@@ -206,7 +206,8 @@ class ReferenceAlgorithm(TextAlgorithm):
     def _check_ids(self, source: object) -> None:
         """Raise if a model that is named has a tokenizer whose ids mean something else than the environment's."""
         if self.env is not None and isinstance(source, str | Path):
-            for tokenizer in find_tokenizer(self.env):
+            tokenizer = attribute(self.env, "tokenizer")
+            if tokenizer is not None:
                 check_tokenizer(source, tokenizer)
 
     @classmethod
