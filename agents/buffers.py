@@ -16,6 +16,7 @@ from torch import Tensor
 from .losses import Advantage, group_advantages
 from .masks import pack_masks, stack_masks
 from .packing import Fragment, Packed, buckets, minibatches, pack
+from .transfer import to_device
 
 
 class PackedTensors(NamedTuple):
@@ -69,9 +70,9 @@ def check_growth(before: np.ndarray, after: np.ndarray, pad: int, rows: np.ndarr
         )
 
 
-def to_device(packed: Packed, device: torch.device | str) -> PackedTensors:
+def pack_to_device(packed: Packed, device: torch.device | str) -> PackedTensors:
     """Return a pack as tensors."""
-    return PackedTensors(*(torch.as_tensor(array).to(device, non_blocking=True) for array in packed))
+    return PackedTensors(*(to_device(array, device) for array in packed))
 
 
 class EpisodeKeeper:
@@ -200,14 +201,14 @@ class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
 
     def _batches(self, groups: list[np.ndarray]) -> Iterator[RolloutBatch]:
         columns = [
-            torch.as_tensor(array.reshape(-1), device=self.device)
+            to_device(array.reshape(-1), self.device)
             for array in (self.actions, self.values, self.log_probs, self.advantages, self.returns)
         ]
         for group in groups:
             fragments = [self.fragments[index] for index in group]
             packs, order = self._pack(fragments)
             transition = np.concatenate([fragments[index].transition for index in order])
-            where = torch.as_tensor(transition, device=self.device)
+            where = to_device(transition, self.device)
             masks = stack_masks([self.masks.reshape(self.lengths.size, -1)[transition]], self.device)
             actions, values, log_probs, advantages, returns = (column[where] for column in columns)
             yield RolloutBatch(packs, where, actions, values, log_probs, advantages, returns, masks)
@@ -333,7 +334,7 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
             part = [episodes[i] for i in ordered]
             spread = np.repeat(advantages[ordered], sizes[ordered]).astype(np.float32)
             actions, log_probs, advantage = (
-                torch.as_tensor(column, device=self.device)
+                to_device(column, self.device)
                 for column in (
                     np.concatenate([episode.actions for episode in part]),
                     np.concatenate([episode.log_probs for episode in part]),
@@ -359,7 +360,7 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         for chosen in (np.flatnonzero(number == n) for n in np.unique(number)):
             packs, order = self._pack([episodes[i] for i in chosen])
             part = [episodes[i] for i in chosen[order]]
-            actions = torch.as_tensor(np.concatenate([episode.actions for episode in part]), device=self.device)
+            actions = to_device(np.concatenate([episode.actions for episode in part]), self.device)
             theirs = log_prob(packs, actions, stack_masks([episode.masks for episode in part], self.device))
             scored.update(zip(chosen[order].tolist(), theirs.split(sizes[chosen[order]].tolist()), strict=True))
         self._reference_log_probs = [scored[i] for i in range(len(episodes))]
@@ -391,4 +392,4 @@ def pack_buckets(
     """Return packs of rows of similar length, and the order in which they hold the rows."""
     groups = buckets(np.array([len(ids) for ids in contexts]), most=max_tokens)
     packs = [pack([contexts[i] for i in group], [positions[i] for i in group]) for group in groups]
-    return [to_device(packed, device) for packed in packs], np.concatenate(groups)
+    return [pack_to_device(packed, device) for packed in packs], np.concatenate(groups)

@@ -19,6 +19,7 @@ from transformers.activations import GELUTanh
 from transformers.pytorch_utils import Conv1D
 
 from .backbone import Backbone
+from .transfer import to_device
 
 
 def out_of_sight(backbone: Backbone, position: np.ndarray, width: int) -> dict[str, np.ndarray]:
@@ -276,11 +277,11 @@ class LeanDecoder:
             span = np.arange((position - start).max())
             more = np.minimum(start[rows, None] + span, position[rows, None] - 1)  # (b, t)
             seen = self._sight(more)
-            prefill = Prefill(torch.as_tensor(rows, device=device), len(span), int(more.max()) + 1, seen)
+            prefill = Prefill(to_device(rows, device), len(span), int(more.max()) + 1, seen)
             row = np.concatenate((row, np.repeat(rows, len(span))))
             position = np.concatenate((position, more.ravel()))
         fed = np.stack((ids[row, position], position, row * self.capacity + position))
-        ids_t, position_t, slot = torch.as_tensor(fed, device=device).unbind()
+        ids_t, position_t, slot = to_device(fed, device).unbind()
         with self.backbone.autocast():
             x, rotation = self.family.embed(ids_t, position_t)
             with torch.inference_mode():  # a twentieth quicker than torch.no_grad
@@ -294,7 +295,7 @@ class LeanDecoder:
             seen[kind] = None
             if hidden.any():
                 tiled = np.tile(hidden, (1, self.n_heads // self.n_keys, 1))
-                hide = torch.as_tensor(tiled, device=self.weight.device)[:, None]
+                hide = to_device(tiled, self.weight.device)[:, None]
                 seen[kind] = torch.zeros_like(hide, dtype=self.weight.dtype).masked_fill_(hide, -torch.inf)
         return seen
 

@@ -31,6 +31,7 @@ from .on_policy import check_sizes
 from .policies import TransformerQPolicy, choose
 from .reference import ReferenceAlgorithm, ReferenceSource
 from .replay import EpisodeReplayBuffer, ReplayBatch
+from .transfer import to_device
 from .updates import Update, memory_advice
 
 Exploration = Literal["epsilon", "boltzmann", "reference"]
@@ -239,7 +240,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         legal = None
         if action_masks is not None:
             checked = check_masks(action_masks, len(obs), self.policy.backbone.vocab_size)
-            legal = torch.as_tensor(checked, device=self.device)
+            legal = to_device(checked, self.device)
         prior = None
         if self.reference_policy is not None:
             prior = self.reference_policy.step_log_probs(obs, legal)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from .buffers import EpisodeRolloutBuffer, GroupRolloutBuffer
 from .masks import ask_masks, restricts
 from .policies import token_sizes
 from .reference import ReferenceAlgorithm
+from .transfer import to_device
 from .updates import Update, memory_advice
 
 
@@ -88,7 +89,7 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         """Return the masks (B, V) of the step that is being chosen; the buffer keeps them for the update."""
         legal = ask_masks(self.env)
         self.rollout_buffer.remember_masks(legal)  # type: ignore[attr-defined]
-        return torch.as_tensor(legal, device=self.device)
+        return to_device(legal, self.device)
 
     def _begin_update(self) -> Update:
         """Set dropout and the learning rate and return what makes the steps.

@@ -11,9 +11,10 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from torch import Tensor
 
-from .buffers import EpisodeKeeper, PackedTensors, check_growth, check_rewards, context_length, to_device
+from .buffers import EpisodeKeeper, PackedTensors, check_growth, check_rewards, context_length, pack_to_device
 from .masks import pack_masks, stack_masks
 from .packing import Packed, buckets, pack
+from .transfer import to_device
 
 
 class ReplayBatch(NamedTuple):
@@ -181,7 +182,7 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
             following = [e.lengths[a].astype(np.int64) - 1 for e, a in zip(chosen, ahead, strict=True)]
             n_states.append(len(states.row))
             packs.append(
-                to_device(
+                pack_to_device(
                     Packed(
                         states.ids,
                         np.concatenate([states.row, states.row]),
@@ -195,13 +196,11 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
         return ReplayBatch(
             packs,
             n_states,
-            torch.as_tensor(np.concatenate([e.actions for e in ordered]).astype(np.int64), device=self.device),
-            torch.as_tensor(np.concatenate([r for r, _ in returns]), device=self.device),
-            torch.as_tensor(np.concatenate([d for _, d in returns]), device=self.device),
+            to_device(np.concatenate([e.actions for e in ordered]).astype(np.int64), self.device),
+            to_device(np.concatenate([r for r, _ in returns]), self.device),
+            to_device(np.concatenate([d for _, d in returns]), self.device),
             stack_masks([e.masks[self._ahead(len(e.actions))] for e in ordered], self.device),
-            torch.as_tensor(
-                np.concatenate([np.arange(len(e.actions), 0, -1) for e in ordered]), device=self.device
-            ),
+            to_device(np.concatenate([np.arange(len(e.actions), 0, -1) for e in ordered]), self.device),
             None if self.n_steps == 1 else stack_masks([e.masks[:-1] for e in ordered], self.device),
         )
 

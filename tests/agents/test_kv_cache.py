@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from agents.backbone import Backbone
-from agents.buffers import to_device
+from agents.buffers import pack_to_device
 from agents.kv_cache import ContextFollower, check_cache
 from agents.models import ModelSpec
 from agents.packing import pack
@@ -137,7 +137,7 @@ def test_packed_contexts_equal_each_context_alone(name: str) -> None:
     rng = np.random.default_rng(0)
     contexts = [rng.integers(V, size=n) for n in (L, 7, 13)]
     positions = [np.arange(len(ids)) for ids in contexts]
-    packs = [to_device(pack(contexts, positions), "cpu")]
+    packs = [pack_to_device(pack(contexts, positions), "cpu")]
     with torch.no_grad():
         packed = ContextReader(backbone).packed_hidden(packs)
         alone = [
