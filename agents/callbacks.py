@@ -234,9 +234,9 @@ class StopAtScore(_StopBetweenRollouts):
 class StopAtKL(_StopBetweenRollouts):
     """Stops training when the policy is further from its reference than wanted.
 
-    PPO measures the distance on each rollout, GRPO on each update (as the mean of its estimate for a token times
-    the mean length of the latest episodes). `target_kl` of the algorithms is another thing: it ends the passes
-    over one rollout when the policy has left the one that sampled it.
+    PPO measures the distance on the episodes that end in a rollout, GRPO on each update (as the mean of its
+    estimate for a token times the mean length of the latest episodes). `target_kl` of the algorithms is another
+    thing: it ends the passes over one rollout when the policy has left the one that sampled it.
 
     Args:
         nats: KL to the reference an episode.

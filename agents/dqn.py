@@ -54,7 +54,8 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         policy: "TransformerQPolicy" or a subclass of it.
         env: an id, a Gymnasium environment or vector environment, or an SB3 VecEnv.
         n_steps: length of the returns; at least the episode's length gives whole-episode returns. With a reference
-            and no `top_k` the steps between pay for their KL, as the soft values do.
+            and no `top_k` the steps between pay for their KL, as the soft values do. Returns of several steps are
+            those of the policies that made the episodes, older ones than the present.
         double_q: choose the next action with the online network and value it with the target network; a soft
             next value chooses none.
         micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed

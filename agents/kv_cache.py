@@ -15,7 +15,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from .backbone import Backbone
-from .decoding import LeanDecoder, kinds_of_layers, out_of_sight
+from .decoding import LeanDecoder, layer_types, masked_positions
 from .transfer import to_device
 
 
@@ -158,10 +158,12 @@ class CacheDecoder:
 
         A model whose layers differ takes one mask for each kind of layer.
         """
-        masks = {kind: self._additive(hide) for kind, hide in out_of_sight(self.backbone, position, width).items()}
+        masks = {
+            kind: self._additive(hide) for kind, hide in masked_positions(self.backbone, position, width).items()
+        }
         if len(masks) > 1 and "sliding_attention" in self.backbone.layer_kinds():
             return masks
-        return masks[kinds_of_layers(self.backbone)[0]]
+        return masks[layer_types(self.backbone)[0]]
 
     def _additive(self, hide: np.ndarray) -> Tensor:
         weight = self.backbone.head.weight

@@ -21,7 +21,7 @@ from transformers import (
 
 import agents
 from agents.backbone import Backbone
-from agents.decoding import FAMILIES, LeanDecoder, out_of_sight, plain
+from agents.decoding import FAMILIES, LeanDecoder, masked_positions, plain
 from agents.kv_cache import CacheDecoder, ContextFollower, check_cache, find_decoder
 from agents.models import ModelSpec
 from agents.reading import ContextReader
@@ -174,9 +174,9 @@ def test_a_model_without_keys_and_values_has_no_decoder() -> None:
     assert decoder is None and reason == "its layers are of kind ['linear_attention']"
 
 
-def test_sight() -> None:
+def test_masked_positions() -> None:
     backbone = build(MistralConfig(**LLAMA, sliding_window=2))
-    hidden = out_of_sight(backbone, np.array([[0, 2]]), 4)
+    hidden = masked_positions(backbone, np.array([[0, 2]]), 4)
     assert hidden["full_attention"].tolist() == [[[False, True, True, True], [False, False, False, True]]]
     assert hidden["sliding_attention"].tolist() == [[[False, True, True, True], [True, False, False, True]]]
 
@@ -275,3 +275,11 @@ def test_what_a_fixed_reader_knows_stays_until_weights_are_loaded(monkeypatch: p
                 with reader.cached():
                     reader.last_hidden(obs)
         assert fed == expected
+
+
+def test_a_policy_in_reduced_precision_can_be_copied_after_a_rollout(vector_env: Callable) -> None:
+    """What was cast has no graph, which could not be copied."""
+    options = {"policy_kwargs": {"dtype": "bfloat16"}, "seed": 0, "device": "cpu"}
+    model = agents.PPO("TransformerPolicy", vector_env(), n_steps=16, **options).learn(48)
+    assert not model.policy.reader._follower.decoder.family.layers[0].qkv_proj.keywords["mat2"].requires_grad
+    copy.deepcopy(model.policy)
