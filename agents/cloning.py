@@ -163,6 +163,7 @@ class BehaviourCloning(CloningAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        self.heldout = self.rollout_buffer_kwargs.pop("heldout", self.heldout)  # of the first checkpoints
         super()._setup_model()
         if self.demonstrations is not None:
             self.has_pairs = True

@@ -124,6 +124,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        self.advantage = self.rollout_buffer_kwargs.pop("advantage", self.advantage)  # of the first checkpoints
         super()._setup_model()
         self._n_updates = 0
 

@@ -248,6 +248,23 @@ def test_a_keyword_that_nothing_reads_is_refused(tmp_path: Path, vector_env: Cal
         DQN("TransformerQPolicy", vector_env(4), replay_buffer_kwargs={"gamma": 0.9}, device="cpu")
 
 
+def test_the_first_checkpoints_are_read(tmp_path: Path, vector_env: Callable) -> None:
+    """They kept what buffers are told in the keywords of the buffers alone."""
+    keywords = {"seed": 0, "device": "cpu"}
+    dqn = DQN("TransformerQPolicy", vector_env(4), n_steps=3, **keywords)
+    dqn.n_steps, dqn.replay_buffer_kwargs = 1, {"seed": 0, "gamma": 1.0, "n_steps": 3}
+    grpo = GRPO("TransformerPolicy", vector_env(4), group_size=2, **keywords)
+    grpo.rollout_buffer_kwargs = {"seed": 0, "group_size": 2, "advantage": "rloo"}
+    cloned = BehaviourCloning("TransformerPolicy", vector_env(4), **keywords)
+    cloned.rollout_buffer_kwargs = {"seed": 0, "heldout": 3}
+    del grpo.advantage, cloned.heldout
+    for model in (dqn, grpo, cloned):
+        model.save(tmp_path / type(model).__name__)
+    assert changed(DQN, tmp_path / "DQN", vector_env).replay_buffer.n_steps == 3
+    assert changed(GRPO, tmp_path / "GRPO", vector_env).rollout_buffer.advantage == "rloo"
+    assert changed(BehaviourCloning, tmp_path / "BehaviourCloning", vector_env).rollout_buffer.n_heldout == 3
+
+
 def test_a_new_seed_begins_new_draws(tmp_path: Path, vector_env: Callable) -> None:
     model = GRPO("TransformerPolicy", vector_env(4), n_steps=16, group_size=2, seed=0, device="cpu")
     model.learn(128).save(tmp_path / "model")
