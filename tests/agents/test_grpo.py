@@ -163,7 +163,7 @@ def test_no_episode_waits_for_long(vector_env: Callable, bound: int) -> None:
         assert max(waits.steps) <= 20 * bound and max(ages) <= bound + 2  # looked at once a rollout
         assert 2 <= waits.fresh_starts <= 30
     else:
-        assert max(waits.steps) > 60 and np.mean(ages[-15:]) > np.mean(ages[:15]) + 1  # as it was without a bound
+        assert max(waits.steps) > 60  # so the bounds above are reached without them
 
 
 class FixedLength(VectorEnvAdapter):
