@@ -77,6 +77,7 @@ class Backbone(nn.Module):
 
     Attributes:
         source: what rebuilds the model together with a state dict: its config, or where its untrained base lies.
+        loads: how often weights were loaded into it.
 
     Raises:
         ValueError: if the model has fewer outputs than V, fewer positions than L, an output layer that is not
@@ -94,6 +95,10 @@ class Backbone(nn.Module):
         self.dropout = spec.dropout
         dtype = None if spec.dtype is None else as_dtype(spec.dtype)
         self.dtype: torch.dtype | None = None  # while the model is looked at
+        self.loads = 0
+        self._cast: dict[int, Tensor] | None = (
+            None  # output layers in the model's precision, where weights are fixed
+        )
         self._context: Cache | None = FreshCache()
         self._compile = False
         self._check_sizes()
@@ -117,11 +122,15 @@ class Backbone(nn.Module):
         self.dtype = dtype
         self._compile = spec.compile
         self._compiled: Callable | None = None
-        if dtype is not None:
+        self.reduce_frozen()
+        self.train(False)
+
+    def reduce_frozen(self) -> None:
+        """Store the weights that are not trained in the model's precision."""
+        if self.dtype is not None:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(dtype)
-        self.train(False)
+                    parameter.data = parameter.data.to(self.dtype)
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -183,10 +192,26 @@ class Backbone(nn.Module):
 
     def _scored(self, head: nn.Linear, hidden: Tensor) -> Tensor:
         with self.autocast():
+            weight = head.weight if self._cast is None or torch.is_grad_enabled() else self._cast_once(head)
             if head.out_features == self.vocab_size:
-                return head(hidden).float()
+                return nn.functional.linear(hidden, weight, head.bias).float()
             bias = None if head.bias is None else head.bias[: self.vocab_size]
-            return nn.functional.linear(hidden, head.weight[: self.vocab_size], bias).float()
+            return nn.functional.linear(hidden, weight[: self.vocab_size], bias).float()
+
+    def _cast_once(self, head: nn.Linear) -> Tensor:
+        assert self._cast is not None
+        if id(head) not in self._cast:
+            self._cast[id(head)] = head.weight.detach().to(self.dtype or head.weight.dtype)
+        return self._cast[id(head)]
+
+    @contextmanager
+    def weights_fixed(self) -> Iterator[None]:
+        """Within, weights do not change: the output layer is cast to the model's precision once, not each step."""
+        before, self._cast = self._cast, {}
+        try:
+            yield
+        finally:
+            self._cast = before
 
     def autocast(self) -> AbstractContextManager:
         """Return the precision's context, never held around a caller's code: it would change that too."""
@@ -397,6 +422,7 @@ def _expect_same_base(backbone: Backbone, state: dict[str, Any], prefix: str, *u
     Raises:
         CheckpointError: if the base in place is another.
     """
+    backbone.loads += 1
     saved = state.pop(prefix + "base_hash", None)
     if saved is None:
         if backbone._base_hash is not None and any(prefix + name in state for name in backbone._base_names):

@@ -61,6 +61,7 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
         batch_size: tokens of a minibatch, which is whole episodes.
         n_epochs: passes over the best episodes.
         max_grad_norm: gradients are clipped to it.
+        max_group_age: rollouts that an episode may wait for the rest of its group, see `GRPO`.
         micro_batch_size: tokens of one forward and backward, see `GRPO`.
         policy_kwargs: as in SB3; `{"model": other.policy.backbone.merged()}` begins with another agent's weights.
         stats_window_size, tensorboard_log, verbose, seed, device: as in SB3.
@@ -91,11 +92,12 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         *,
+        max_group_age: int = 1,
         micro_batch_size: int | None = None,
     ) -> None:
         check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
-        if n < 2:
-            raise ValueError(f"n={n}; the best of n needs at least 2 to choose from")
+        check_sizes(max_group_age=max_group_age)
+        _check_n(n)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -109,7 +111,6 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=GroupRolloutBuffer,
-            rollout_buffer_kwargs={"seed": seed, "group_size": n, "advantage": "dr_grpo"},
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
@@ -119,10 +120,22 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
             _init_setup_model=False,
         )
         self.group_size, self.batch_size, self.n_epochs, self.reference = n, batch_size, n_epochs, None
-        self.micro_batch_size = micro_batch_size
+        self.micro_batch_size, self.max_group_age = micro_batch_size, max_group_age
         self.rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()
+
+    def _setup_model(self) -> None:
+        self.group_size = vars(self).pop("n", self.group_size)  # as `load` was told
+        super()._setup_model()
+
+    def _buffer_options(self) -> dict[str, Any]:
+        return {**super()._buffer_options(), "group_size": self.group_size, "advantage": "dr_grpo"}
+
+    def _check_options(self) -> None:
+        check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        check_sizes(max_group_age=self.max_group_age)
+        _check_n(self.n)
 
     @property
     def n(self) -> int:
@@ -133,7 +146,7 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
         """Update the policy with `n_epochs` passes over the best of each complete group."""
         groups = self.rollout_buffer.groups
         best = best_of(groups)
-        self.logger.record("train/groups", len(groups))
+        self._log_groups()
         if groups:
             self.logger.record("train/fraction_with_a_best", len(best) / len(groups))
             returns = np.array([[episode.rewards.sum() for episode in group] for group in groups])
@@ -192,3 +205,9 @@ class BestOfN(GroupAlgorithm, CloningAlgorithm):
                 running[dones] = 0.0
                 obs = following
         return rows
+
+
+def _check_n(n: int) -> None:
+    """Raise unless there is something to choose from."""
+    if n < 2:
+        raise ValueError(f"n={n}; the best of n needs at least 2 to choose from")

@@ -5,7 +5,7 @@ Each episode's token ids are kept once, and whole fragments are handed out, pack
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from .losses import Advantage, group_advantages
 from .masks import pack_masks, stack_masks
 from .packing import Fragment, Packed, buckets, minibatches, pack
+from .transfer import to_device
 
 
 class PackedTensors(NamedTuple):
@@ -69,9 +70,9 @@ def check_growth(before: np.ndarray, after: np.ndarray, pad: int, rows: np.ndarr
         )
 
 
-def to_device(packed: Packed, device: torch.device | str) -> PackedTensors:
+def pack_to_device(packed: Packed, device: torch.device | str) -> PackedTensors:
     """Return a pack as tensors."""
-    return PackedTensors(*(torch.as_tensor(array).to(device, non_blocking=True) for array in packed))
+    return PackedTensors(*(to_device(array, device) for array in packed))
 
 
 class EpisodeKeeper:
@@ -172,6 +173,12 @@ class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
         self.values[:], self.log_probs[:] = values.cpu().numpy(), log_probs.cpu().numpy()
         self._waiting.clear()
 
+    def boundaries(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (T, B), True on the first step of each episode, and True on the last one."""
+        assert self._last is not None
+        starts = self.episode_starts.astype(bool)
+        return starts, np.concatenate([starts[1:], np.asarray(self._last[1], bool)[None]])
+
     def recompute_returns_and_advantage(self) -> None:
         """Compute GAE again, after the rewards changed."""
         assert self._last is not None
@@ -194,14 +201,14 @@ class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
 
     def _batches(self, groups: list[np.ndarray]) -> Iterator[RolloutBatch]:
         columns = [
-            torch.as_tensor(array.reshape(-1), device=self.device)
+            to_device(array.reshape(-1), self.device)
             for array in (self.actions, self.values, self.log_probs, self.advantages, self.returns)
         ]
         for group in groups:
             fragments = [self.fragments[index] for index in group]
             packs, order = self._pack(fragments)
             transition = np.concatenate([fragments[index].transition for index in order])
-            where = torch.as_tensor(transition, device=self.device)
+            where = to_device(transition, self.device)
             masks = stack_masks([self.masks.reshape(self.lengths.size, -1)[transition]], self.device)
             actions, values, log_probs, advantages, returns = (column[where] for column in columns)
             yield RolloutBatch(packs, where, actions, values, log_probs, advantages, returns, masks)
@@ -210,7 +217,8 @@ class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
 class GroupBatch(NamedTuple):
     """A minibatch of whole episodes; every tensor but `packs` is (N,), ordered as the packs' transitions.
 
-    `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are.
+    `masks` are the bits (N, ceil(V / 8)) of the legal actions, None where all are; without a reference
+    `reference_log_prob` is None.
     """
 
     packs: list[PackedTensors]
@@ -218,6 +226,7 @@ class GroupBatch(NamedTuple):
     old_log_prob: Tensor
     advantages: Tensor
     masks: Tensor | None
+    reference_log_prob: Tensor | None
 
 
 class GroupEpisode(NamedTuple):
@@ -252,10 +261,13 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
 
     Attributes:
         groups: complete groups, n episodes each.
+        ages: rollouts between that in which the first token of each group was said and this one.
+        steps: of a row, in all rollouts that were collected.
     """
 
     def __init__(self, *args: Any, group_size: int, advantage: Advantage, **kwargs: Any) -> None:
         self.group_size, self.advantage = group_size, advantage
+        self.steps, self._rollouts = 0, 0
         super().__init__(*args, **kwargs)
         self.drop_unfinished()
 
@@ -263,16 +275,31 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         """Drop the complete groups; what is not complete stays."""
         super().reset()
         self.groups: list[list[GroupEpisode]] = []
+        self.ages: list[int] = []
+        self._reference_log_probs: list[Tensor] = []  # of each episode of the groups, once they were asked for
 
     def drop_unfinished(self) -> None:
         """Forget what is not complete: the environment was reset."""
         self._cut: dict[int, GroupEpisode] = {}  # row -> its episode up to the end of the last rollout
         self._count = np.zeros(self.n_envs, np.int64)  # episodes that each row has finished
+        self._began = np.zeros(self.n_envs, np.int64)  # rollout in which each row's last episode began
         self._waiting_groups: dict[tuple[int, int], list[GroupEpisode]] = {}
+        # of each: the rollout in which its first token was said, the step at which its first episode ended
+        self._since: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @property
+    def longest_wait(self) -> int:
+        """Steps since the end of the first of those episodes that wait for the rest of their group."""
+        return max((self.steps - ended for _, ended in self._since.values()), default=0)
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
-        """Close the open fragments and collect the groups that are complete."""
+        """Close the open fragments; there are neither returns nor advantages before the groups."""
         self._close_all()
+        self._last = (last_values, dones)
+
+    def collect_groups(self) -> None:
+        """Put the rollout's fragments together to episodes, and these to groups."""
+        _, ends = self.boundaries()
         for fragment in self.fragments:
             step, row = divmod(int(fragment.transition[-1]), self.n_envs)
             where = fragment.transition
@@ -286,11 +313,14 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
             )
             if row in self._cut:
                 episode = self._cut.pop(row).joined(episode)
-            last = step == self.pos - 1
-            if dones[row] if last else self.episode_starts[step + 1, row]:
-                self._finish(row, episode)
+            else:
+                self._began[row] = self._rollouts
+            if ends[step, row]:
+                self._finish(row, episode, self.steps + step + 1)
             else:
                 self._cut[row] = episode
+        self.steps += self.pos
+        self._rollouts += 1
 
     def get(self, batch_size: int | None = None) -> Iterator[GroupBatch]:  # type: ignore[override]
         """Yield the complete groups once, in random minibatches of whole episodes of about `batch_size` tokens."""
@@ -299,21 +329,43 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         advantages = group_advantages(returns.reshape(-1, self.group_size), self.advantage).reshape(-1)
         sizes = np.array([len(episode.actions) for episode in episodes])
         for chosen in minibatches(sizes, batch_size or int(sizes.sum()), self.rng):
-            part = [episodes[i] for i in chosen]
-            packs, order = self._pack(part)
-            spread = np.repeat(advantages[chosen[order]], sizes[chosen[order]]).astype(np.float32)
+            packs, order = self._pack([episodes[i] for i in chosen])
+            ordered = chosen[order]
+            part = [episodes[i] for i in ordered]
+            spread = np.repeat(advantages[ordered], sizes[ordered]).astype(np.float32)
             actions, log_probs, advantage = (
-                torch.as_tensor(column, device=self.device)
+                to_device(column, self.device)
                 for column in (
-                    np.concatenate([part[i].actions for i in order]),
-                    np.concatenate([part[i].log_probs for i in order]),
+                    np.concatenate([episode.actions for episode in part]),
+                    np.concatenate([episode.log_probs for episode in part]),
                     spread,
                 )
             )
-            masks = stack_masks([part[i].masks for i in order], self.device)
-            yield GroupBatch(packs, actions, log_probs, advantage, masks)
+            known = self._reference_log_probs
+            theirs = torch.cat([known[i] for i in ordered]) if known else None
+            masks = stack_masks([episode.masks for episode in part], self.device)
+            yield GroupBatch(packs, actions, log_probs, advantage, masks, theirs)
 
-    def _finish(self, row: int, episode: GroupEpisode) -> None:
+    def ask_reference(self, log_prob: Callable[..., Tensor], batch_size: int) -> None:
+        """Let a reference score the tokens of the complete groups, for all passes over them.
+
+        Args:
+            log_prob: packs, actions (N,) and masks -> (N,), see `ReferencePolicy.log_prob`.
+            batch_size: tokens scored at once, about.
+        """
+        episodes = [episode for group in self.groups for episode in group]
+        sizes = np.array([len(episode.actions) for episode in episodes])
+        number = (np.cumsum(sizes) - sizes) // batch_size
+        scored: dict[int, Tensor] = {}
+        for chosen in (np.flatnonzero(number == n) for n in np.unique(number)):
+            packs, order = self._pack([episodes[i] for i in chosen])
+            part = [episodes[i] for i in chosen[order]]
+            actions = to_device(np.concatenate([episode.actions for episode in part]), self.device)
+            theirs = log_prob(packs, actions, stack_masks([episode.masks for episode in part], self.device))
+            scored.update(zip(chosen[order].tolist(), theirs.split(sizes[chosen[order]].tolist()), strict=True))
+        self._reference_log_probs = [scored[i] for i in range(len(episodes))]
+
+    def _finish(self, row: int, episode: GroupEpisode, step: int) -> None:
         key = row // self.group_size, int(self._count[row])
         self._count[row] += 1
         group = self._waiting_groups.setdefault(key, [])
@@ -324,8 +376,11 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
                 f"rows of one group were shown different prompts, {first} and {this}: "
                 "the environment's prompts must depend on seed and episode number only"
             )
+        began, ended = self._since.get(key, (self._rollouts, step))
+        self._since[key] = min(began, int(self._began[row])), min(ended, step)
         if len(group) == self.group_size:
             self.groups.append(self._waiting_groups.pop(key))
+            self.ages.append(self._rollouts - self._since.pop(key)[0])
 
 
 def pack_buckets(
@@ -337,4 +392,4 @@ def pack_buckets(
     """Return packs of rows of similar length, and the order in which they hold the rows."""
     groups = buckets(np.array([len(ids) for ids in contexts]), most=max_tokens)
     packs = [pack([contexts[i] for i in group], [positions[i] for i in group]) for group in groups]
-    return [to_device(packed, device) for packed in packs], np.concatenate(groups)
+    return [pack_to_device(packed, device) for packed in packs], np.concatenate(groups)

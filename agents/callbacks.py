@@ -1,7 +1,8 @@
 """SB3 callbacks: exact checkpoints, measures of what is said, early stops; sample texts are in `samples.py`.
 
 Evaluation on an environment of its own is SB3's `EvalCallback`, and stopping at its score
-`StopTrainingOnRewardThreshold`; both work with our agents as they are.
+`StopTrainingOnRewardThreshold`; both work with our agents as they are. Where an environment restricts actions it is
+sb3-contrib's `MaskableEvalCallback`: SB3's hands no masks to `predict`, which warns of it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
+from .algorithm import TextAlgorithm, attribute
 from .checkpoint import locked
 from .on_policy import check_sizes
 from .runs import checkpoint_path, checkpoints, save_run, steps_of
-from .samples import attribute, reward_terms, says_tokens
+from .samples import reward_terms, says_tokens
 
 
 class Checkpoint(BaseCallback):
@@ -111,6 +113,7 @@ class TextMetrics(BaseCallback):
         self._rollout = _Rate("time/rollout_tokens_per_second")
         self._train = _Rate("time/train_tokens_per_second")
         self._updates = self.model._n_updates
+        self._trained_tokens = getattr(self.model, "trained_tokens", 0)
         self._steps, self._rollout_steps = self.num_timesteps, 0
         self._clock = time.perf_counter()
 
@@ -119,9 +122,15 @@ class TextMetrics(BaseCallback):
         self._updates += updates
         seconds = self._lap()
         if updates:
-            replayed = getattr(self.model, "replay_buffer", None) is not None
-            each = self.model.batch_size if replayed else self._rollout_steps  # type: ignore[attr-defined]
-            self._train.record(self.logger, updates * each, seconds)
+            self._train.record(self.logger, self._trained_on(updates), seconds)
+
+    def _trained_on(self, updates: int) -> int:
+        """Return the tokens since the last call; stock algorithms do not count them, so `updates` tell how many."""
+        if isinstance(self.model, TextAlgorithm):
+            before, self._trained_tokens = self._trained_tokens, self.model.trained_tokens
+            return self._trained_tokens - before
+        replayed = getattr(self.model, "replay_buffer", None) is not None
+        return updates * (self.model.batch_size if replayed else self._rollout_steps)  # type: ignore[attr-defined]
 
     def _on_step(self) -> bool:
         for row in np.flatnonzero(self.locals["dones"]).tolist():
@@ -141,7 +150,7 @@ class TextMetrics(BaseCallback):
         self._rollout_steps, self._steps = self.num_timesteps - self._steps, self.num_timesteps
         self._rollout.record(self.logger, self._rollout_steps, self._lap())
         buffer = getattr(self.model, "rollout_buffer", None)
-        if buffer is not None:
+        if buffer is not None and hasattr(buffer, "log_probs"):  # demonstrations were not sampled
             self.logger.record("text/entropy", -float(buffer.log_probs.mean()))
 
     def _lap(self) -> float:
@@ -225,9 +234,9 @@ class StopAtScore(_StopBetweenRollouts):
 class StopAtKL(_StopBetweenRollouts):
     """Stops training when the policy is further from its reference than wanted.
 
-    PPO measures the distance on each rollout, GRPO on each update (as the mean of its estimate for a token times
-    the mean length of the latest episodes). `target_kl` of the algorithms is another thing: it ends the passes
-    over one rollout when the policy has left the one that sampled it.
+    PPO measures the distance on the episodes that end in a rollout, GRPO on each update (as the mean of its
+    estimate for a token times the mean length of the latest episodes). `target_kl` of the algorithms is another
+    thing: it ends the passes over one rollout when the policy has left the one that sampled it.
 
     Args:
         nats: KL to the reference an episode.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
@@ -211,12 +212,6 @@ class CandidatePolicy(MaskedPolicy):
         distribution = CategoricalDistribution(self.reader.layout[1])
         return distribution.proba_distribution(self._read(obs, action_masks)[0])
 
-    def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
-        """Write the language model, adapters merged, as a folder that transformers loads; see `export.py`."""
-        from .export import save_pretrained
-
-        save_pretrained(self.backbone, directory, tokenizer)
-
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
         return choose(torch.log_softmax(self._read(observation, self.legal())[0], dim=-1), deterministic)
 
@@ -243,7 +238,7 @@ class CandidatePolicy(MaskedPolicy):
         }
 
 
-class CandidateQNetwork(TrainedParameters, MaskedPolicy):
+class CandidateQNetwork(TrainedParameters, BaseModel):
     """Q-values of candidates, read at each one's last token."""
 
     def __init__(
@@ -265,9 +260,6 @@ class CandidateQNetwork(TrainedParameters, MaskedPolicy):
         worst = q_values.detach().masked_fill(~read.present, torch.inf).amin(dim=1, keepdim=True)
         absent = torch.where(worst.isfinite(), worst - 1, 0.0)
         return torch.where(read.present, q_values, absent)
-
-    def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
-        return mask_scores(self(observation), self.legal()).argmax(dim=1)
 
 
 class CandidateQPolicy(QPolicy):

@@ -145,6 +145,12 @@ def check_format(source: Path | IO[bytes], algorithm: str) -> None:
         )
 
 
+def saved_names(source: Path | IO[bytes]) -> set[str]:
+    """Return the names of the attributes that a whole checkpoint holds."""
+    with zipfile.ZipFile(source) as archive:
+        return set(json.loads(archive.read("data")))
+
+
 def versions(source: Path | IO[bytes]) -> str:
     """Return what a checkpoint says of the versions of the packages it was written with."""
     with zipfile.ZipFile(source) as archive:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -31,9 +31,20 @@ from .policies import TransformerPolicy
 from .updates import memory_advice
 
 
+class Step(NamedTuple):
+    """A step of B rows; `observations` are (B, L), the other arrays (B,)."""
+
+    actions: np.ndarray
+    observations: np.ndarray
+    rewards: np.ndarray
+    dones: np.ndarray
+    infos: list[dict[str, Any]]
+
+
 class CloningAlgorithm(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
     """What algorithms that imitate episodes share: the update."""
 
+    _has_critic = False
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TransformerPolicy": TransformerPolicy}
     policy: TransformerPolicy  # type: ignore[assignment]
     batch_size: int
@@ -51,6 +62,7 @@ class CloningAlgorithm(OnPolicyTextAlgorithm, OnPolicyAlgorithm):
                 update.step(losses[-1].total)
             self._n_updates += 1
         update.check()
+        self.trained_tokens += update.tokens
         mean = means(losses)
         self.logger.record("train/loss", mean.total)
         self.logger.record("train/entropy_loss", -mean.entropy)
@@ -120,8 +132,7 @@ class BehaviourCloning(CloningAlgorithm):
         micro_batch_size: int | None = None,
     ) -> None:
         check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
-        if heldout < 0:
-            raise ValueError(f"heldout={heldout}; give the number of episodes to set aside, or 0")
+        _check_heldout(heldout)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -135,7 +146,6 @@ class BehaviourCloning(CloningAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=DemonstrationBuffer,  # type: ignore[arg-type]
-            rollout_buffer_kwargs={"seed": seed, "heldout": heldout},
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
@@ -145,7 +155,7 @@ class BehaviourCloning(CloningAlgorithm):
             _init_setup_model=False,
         )
         self.batch_size, self.n_epochs, self.reference = batch_size, n_epochs, None
-        self.micro_batch_size = micro_batch_size
+        self.micro_batch_size, self.heldout = micro_batch_size, heldout
         self.rng = np.random.default_rng(seed)
         self.demonstrations = None if demonstrations is None else list(demonstrations)
         self.has_pairs = demonstrations is not None  # saved, where the pairs themselves are not
@@ -153,6 +163,7 @@ class BehaviourCloning(CloningAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        self.heldout = self.rollout_buffer_kwargs.pop("heldout", self.heldout)  # of the first checkpoints
         super()._setup_model()
         if self.demonstrations is not None:
             self.has_pairs = True
@@ -160,6 +171,13 @@ class BehaviourCloning(CloningAlgorithm):
             vocab_size = self.policy.backbone.vocab_size
             pairs = demonstrations_of_pairs(self.demonstrations, vocab_size, space.shape[0])
             self.rollout_buffer.give(pairs)
+
+    def _buffer_options(self) -> dict[str, Any]:
+        return {**super()._buffer_options(), "heldout": self.heldout}
+
+    def _check_options(self) -> None:
+        check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _check_heldout(self.heldout)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "demonstrations"]
@@ -194,8 +212,11 @@ class BehaviourCloning(CloningAlgorithm):
         callback.on_rollout_start()
         if self.has_pairs:
             self.rollout_buffer.draw(n_rollout_steps * env.num_envs)
+        masked = not self.has_pairs and restricts(env)
         for _ in range(n_rollout_steps):
-            rewards, dones, infos = self._nothing(env) if self.has_pairs else self._demonstrated_step(env)
+            # by SB3's names, for callbacks read them
+            step = self._nothing(env) if self.has_pairs else self._demonstrated_step(env, masked)
+            actions, new_obs, rewards, dones, infos = step
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -227,17 +248,25 @@ class BehaviourCloning(CloningAlgorithm):
         total = torch.stack([self.policy.packed_log_probs(*b).double().sum() for b in batches])
         return -total.sum().item() / sum(len(e.actions) for e in episodes)
 
-    def _demonstrated_step(self, env: VecEnv) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Let the environment say a token in every row; return rewards, ends and infos."""
+    def _demonstrated_step(self, env: VecEnv, masked: bool) -> Step:
+        """Let the environment say a token in every row."""
         assert isinstance(self._last_obs, np.ndarray)
         actions = self.rollout_buffer.demonstrator.actions(env)
-        legal = ask_masks(env) if restricts(env) else None
+        legal = ask_masks(env) if masked else None
         following, rewards, dones, infos = env.step(actions)
         self.rollout_buffer.add(self._last_obs, actions, dones, legal)
         self._last_obs, self._last_episode_starts = following, dones  # type: ignore[assignment]
-        return rewards, dones, infos
+        return Step(actions, following, rewards, dones, infos)  # type: ignore[arg-type]
 
-    def _nothing(self, env: VecEnv) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Return the rewards, ends and infos of a step that the environment took no part in."""
+    def _nothing(self, env: VecEnv) -> Step:
+        """Return a step that the environment took no part in."""
+        assert isinstance(self._last_obs, np.ndarray)
         n = env.num_envs
-        return np.zeros(n, np.float32), np.zeros(n, bool), [{} for _ in range(n)]
+        actions, rewards, dones = np.zeros(n, np.int64), np.zeros(n, np.float32), np.zeros(n, bool)
+        return Step(actions, self._last_obs, rewards, dones, [{} for _ in range(n)])
+
+
+def _check_heldout(heldout: int) -> None:
+    """Raise unless it is a number of episodes."""
+    if heldout < 0:
+        raise ValueError(f"heldout={heldout}; give the number of episodes to set aside, or 0")

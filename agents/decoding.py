@@ -1,8 +1,8 @@
 """A lean decode step for GPT-2 and the Llama family: the new tokens of every row in one pass over the weights.
 
-transformers spends most of a small step in the Python of its modules. This reads the same weights, live, and leaves
-out what a rollout never uses: dropout, outputs of inner layers, layouts with a row of padding for each row. A
-module that is not a plain one is still called, so adapters work.
+transformers spends most of a small step in the Python of its modules. This reads the same weights and leaves out
+what a rollout never uses: dropout, outputs of inner layers, layouts with a row of padding for each row. In reduced
+precision weights are cast once for all steps. A module that is not a plain one is still called.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from transformers.activations import GELUTanh
 from transformers.pytorch_utils import Conv1D
 
 from .backbone import Backbone
+from .transfer import to_device
 
 
-def out_of_sight(backbone: Backbone, position: np.ndarray, width: int) -> dict[str, np.ndarray]:
-    """Return (b, t, width) for each kind of layer: True where a query must not look.
+def masked_positions(backbone: Backbone, position: np.ndarray, width: int) -> dict[str, np.ndarray]:
+    """Return (b, t, width) for each type of layer: True where a query must not look.
 
     Args:
         backbone: the model.
@@ -36,22 +37,34 @@ def out_of_sight(backbone: Backbone, position: np.ndarray, width: int) -> dict[s
     return hidden
 
 
-def kinds_of_layers(backbone: Backbone) -> list[str]:
-    """Return the kind of each layer, a key of `out_of_sight`."""
+def layer_types(backbone: Backbone) -> list[str]:
+    """Return the type of each layer, a key of `masked_positions`."""
     n_layers = backbone.config.num_hidden_layers
     if backbone.window() is None:
         return ["full_attention"] * n_layers
     return list(getattr(backbone.config, "layer_types", None) or ["sliding_attention"] * n_layers)
 
 
-def plain(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def plain(module: nn.Module, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
     """Return what a module does with (N, D), on its own weights: its operation where that is all there is to it.
 
-    In a small step the call of a module takes as long as its operation.
+    In a small step the call of a module takes as long as its operation, and under autocast it casts its weights.
+
+    Args:
+        module: of the model.
+        dtype: what autocast casts to; None without it. Its copies of weights that have another are of now.
     """
     weights = dict(module.named_parameters(recurse=False))
-    if type(module) is Conv1D:
-        return partial(torch.addmm, weights["bias"], mat2=weights["weight"])
+    if type(module) in (Conv1D, nn.Linear):
+        cast: dict[str, Tensor] = {
+            name: weight if dtype in (None, weight.dtype) else weight.detach().to(dtype)
+            for name, weight in weights.items()
+        }
+        if type(module) is Conv1D:
+            return partial(torch.addmm, cast["bias"], mat2=cast["weight"])
+        return partial(F.linear, weight=cast["weight"], bias=cast.get("bias"))
+    if f"{type(module).__module__}.{type(module).__name__}" == "peft.tuners.lora.layer.Linear":
+        return LoraMap(module, dtype) if LoraMap.is_plain(module) else module
     if type(module) is nn.LayerNorm:
         weight, bias = weights.get("weight"), weights.get("bias")
         shape, eps = module.normalized_shape, module.eps
@@ -63,82 +76,111 @@ def plain(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return module
 
 
-class Layer(Protocol):
-    """A layer's own maps; it adds attention's share and then the perceptron's to its input (N, D)."""
+class LoraMap:
+    """A linear map with adapters, which may be switched on and off, Hu et al. 2021, arXiv:2106.09685."""
 
-    size: int  # d
+    def __init__(self, module: Any, dtype: torch.dtype | None) -> None:
+        self.module, self.base = module, plain(module.base_layer, dtype)
+        self.adapters = [
+            (plain(module.lora_A[name], dtype), plain(module.lora_B[name], dtype), module.scaling[name])
+            for name in module.active_adapters
+            if name in module.lora_A
+        ]
+
+    @staticmethod
+    def is_plain(module: Any) -> bool:
+        """Return whether there is nothing to a peft layer but its low-rank products."""
+        return not (module.merged or module.training or getattr(module, "lora_variant", None))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (N, D') of (N, D)."""
+        result = self.base(x)
+        if not self.module.disable_adapters:
+            for down, up, scaling in self.adapters:
+                result = result + up(down(x)) * scaling
+        return result
+
+
+class Layer(Protocol):
+    """A layer's own maps; it adds attention's output and then the MLP's to its input (N, D)."""
+
+    head_dim: int  # d
     scale: float  # on attention's products
 
-    def heads(self, x: Tensor, rotation: Any) -> Tensor:
+    def heads(self, x: Tensor, rotary: Any) -> Tensor:
         """Return (N, H + 2 H', d) of the layer's input (N, D): H queries, H' keys, H' values."""
 
-    def leave(self, attended: Tensor) -> Tensor:
-        """Return attention's share (N, D) of what its heads saw (N, H d)."""
+    def output_projection(self, attended: Tensor) -> Tensor:
+        """Return attention's output (N, D) of what its heads attended to (N, H d)."""
 
-    def perceptron(self, x: Tensor) -> Tensor:
-        """Return the perceptron's share (N, D)."""
+    def mlp(self, x: Tensor) -> Tensor:
+        """Return the MLP's output (N, D)."""
 
 
 class GPT2Layer:
     """One map to queries, keys and values; layer norms and biases."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype | None) -> None:
         attention, mlp = block.attn, block.mlp
-        self.before_attention, self.to_heads = plain(block.ln_1), plain(attention.c_attn)
-        self.from_heads, self.before_perceptron = plain(attention.c_proj), plain(block.ln_2)
-        self.widen, self.activation, self.narrow = plain(mlp.c_fc), plain(mlp.act), plain(mlp.c_proj)
-        self.size, self.scale = attention.head_dim, attention.scaling
+        self.attention_norm, self.qkv_proj = plain(block.ln_1), plain(attention.c_attn, dtype)
+        self.o_proj, self.mlp_norm = plain(attention.c_proj, dtype), plain(block.ln_2)
+        self.up_proj, self.down_proj = plain(mlp.c_fc, dtype), plain(mlp.c_proj, dtype)
+        self.activation = plain(mlp.act)
+        self.head_dim, self.scale = attention.head_dim, attention.scaling
 
-    def heads(self, x: Tensor, rotation: None) -> Tensor:
+    def heads(self, x: Tensor, rotary: None) -> Tensor:
         """See `Layer`; positions are in the input already."""
-        return self.to_heads(self.before_attention(x)).view(x.shape[0], -1, self.size)
+        return self.qkv_proj(self.attention_norm(x)).view(x.shape[0], -1, self.head_dim)
 
-    def leave(self, attended: Tensor) -> Tensor:
+    def output_projection(self, attended: Tensor) -> Tensor:
         """See `Layer`."""
-        return self.from_heads(attended)
+        return self.o_proj(attended)
 
-    def perceptron(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """See `Layer`."""
-        return self.narrow(self.activation(self.widen(self.before_perceptron(x))))
+        return self.down_proj(self.activation(self.up_proj(self.mlp_norm(x))))
 
 
 class LlamaLayer:
-    """Rotary positions, RMS norms (of heads too, in Qwen 3), fewer keys than queries, a gated perceptron."""
+    """Rotary embeddings, RMS norms (of heads too, in Qwen 3), grouped queries, a gated MLP."""
 
-    def __init__(self, block: Any) -> None:
-        attention = block.self_attn
-        self.before_attention, self.from_heads = block.input_layernorm, attention.o_proj
-        self.projections = attention.q_proj, attention.k_proj, attention.v_proj
+    def __init__(self, block: Any, dtype: torch.dtype | None) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        self.attention_norm, self.o_proj = block.input_layernorm, plain(attention.o_proj, dtype)
+        self.qkv_proj = [plain(p, dtype) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
         self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
-        self.before_perceptron, self.gated = block.post_attention_layernorm, block.mlp
-        self.size, self.scale = attention.head_dim, attention.scaling
+        self.mlp_norm, self.activation = block.post_attention_layernorm, mlp.act_fn
+        self.gate_proj, self.up_proj = plain(mlp.gate_proj, dtype), plain(mlp.up_proj, dtype)
+        self.down_proj = plain(mlp.down_proj, dtype)
+        self.head_dim, self.scale = attention.head_dim, attention.scaling
 
-    def heads(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """See `Layer`; `rotation` are cosines and sines (N, 1, d)."""
-        x = self.before_attention(x)
-        q, k, v = (to_heads(x).view(x.shape[0], -1, self.size) for to_heads in self.projections)
+    def heads(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """See `Layer`; `rotary` are cosines and sines (N, 1, d)."""
+        x = self.attention_norm(x)
+        q, k, v = (project(x).view(x.shape[0], -1, self.head_dim) for project in self.qkv_proj)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        cos, sin = rotation
-        turned = torch.cat((q, k), dim=1)
-        first, second = turned.chunk(2, dim=-1)
-        return torch.cat((turned * cos + torch.cat((-second, first), dim=-1) * sin, v), dim=1)
+        cos, sin = rotary
+        qk = torch.cat((q, k), dim=1)
+        first, second = qk.chunk(2, dim=-1)
+        return torch.cat((qk * cos + torch.cat((-second, first), dim=-1) * sin, v), dim=1)
 
-    def leave(self, attended: Tensor) -> Tensor:
+    def output_projection(self, attended: Tensor) -> Tensor:
         """See `Layer`."""
-        return self.from_heads(attended)
+        return self.o_proj(attended)
 
-    def perceptron(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """See `Layer`."""
-        return self.gated(self.before_perceptron(x))
+        x = self.mlp_norm(x)
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 
 class GPT2:
     """GPT-2, whose positions are embedded."""
 
-    def __init__(self, trunk: Any) -> None:
+    def __init__(self, trunk: Any, dtype: torch.dtype | None) -> None:
         self.tokens, self.positions, self.norm = plain(trunk.wte), plain(trunk.wpe), plain(trunk.ln_f)
-        self.layers: list[Layer] = [GPT2Layer(block) for block in trunk.h]
+        self.layers: list[Layer] = [GPT2Layer(block, dtype) for block in trunk.h]
 
     def embed(self, ids: Tensor, position: Tensor) -> tuple[Tensor, Any]:
         """Return (N, D) of tokens (N,), and what `heads` wants to know of their positions: nothing."""
@@ -146,11 +188,11 @@ class GPT2:
 
 
 class Llama:
-    """Llama, Mistral, Qwen 2 and Qwen 3, whose positions turn queries and keys."""
+    """Llama, Mistral, Qwen 2 and Qwen 3, with rotary position embeddings."""
 
-    def __init__(self, trunk: Any) -> None:
+    def __init__(self, trunk: Any, dtype: torch.dtype | None) -> None:
         self.tokens, self.rotary, self.norm = plain(trunk.embed_tokens), trunk.rotary_emb, trunk.norm
-        self.layers: list[Layer] = [LlamaLayer(block) for block in trunk.layers]
+        self.layers: list[Layer] = [LlamaLayer(block, dtype) for block in trunk.layers]
 
     def embed(self, ids: Tensor, position: Tensor) -> tuple[Tensor, Any]:
         """Return (N, D) of tokens (N,), and the cosines and sines (N, 1, d) of their positions."""
@@ -168,9 +210,8 @@ FAMILIES: dict[str, type[GPT2 | Llama]] = {
 }
 
 
-Sight = dict[
-    str, Tensor | None
-]  # by kind of layer: added to a query's products, 0 or -inf; None where all are seen
+# by type of layer: added to a query's products, 0 or -inf; None where it attends to all
+AttentionMasks = dict[str, Tensor | None]
 
 
 class Prefill(NamedTuple):
@@ -180,13 +221,13 @@ class Prefill(NamedTuple):
         rows: (b,).
         tokens: t of each row.
         width: slots that their queries look at.
-        sight: masks (b, 1, G t, width), G queries to a key.
+        masks: (b, 1, G t, width), G queries to a key.
     """
 
     rows: Tensor
     tokens: int
     width: int
-    sight: Sight
+    masks: AttentionMasks
 
 
 class LeanDecoder:
@@ -209,12 +250,18 @@ class LeanDecoder:
         if name not in FAMILIES:
             raise TypeError(f"{name} has no lean decode step; those that have one: {', '.join(FAMILIES)}")
         self.backbone, self.n_rows, self.capacity = backbone, n_rows, backbone.context_length
-        self.family, self.weight = FAMILIES[name](trunk), trunk.get_input_embeddings().weight
-        self.kinds = kinds_of_layers(backbone)
+        self.weight = trunk.get_input_embeddings().weight
+        self.refresh()
+        self.layer_types = layer_types(backbone)
         self.n_heads = backbone.config.num_attention_heads
-        self.n_keys = getattr(backbone.config, "num_key_value_heads", None) or self.n_heads
+        self.n_kv_heads = getattr(backbone.config, "num_key_value_heads", None) or self.n_heads
         self.rows = np.arange(n_rows)
         self.cache: Tensor | None = None  # (layers, B, L, 2 H', d): keys, then values
+
+    def refresh(self) -> None:
+        """Take the weights as they are now."""
+        trunk: Any = self.backbone.model.base_model
+        self.family = FAMILIES[type(trunk).__name__](trunk, self.backbone.dtype)
 
     def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
         """Compute tokens [start, length) of every row; return (B, D), the hidden states of the last ones.
@@ -226,75 +273,79 @@ class LeanDecoder:
         """
         row, position = self.rows, length - 1
         device = self.weight.device
-        width, sight = int(length.max()), self._sight(position[:, None])
+        width, masks = int(length.max()), self._attention_masks(position[:, None])
         prefill = None
         rows = np.flatnonzero(start < position)
         if len(rows):
             span = np.arange((position - start).max())
             more = np.minimum(start[rows, None] + span, position[rows, None] - 1)  # (b, t)
-            seen = self._sight(more)
-            prefill = Prefill(torch.as_tensor(rows, device=device), len(span), int(more.max()) + 1, seen)
+            seen = self._attention_masks(more)
+            prefill = Prefill(to_device(rows, device), len(span), int(more.max()) + 1, seen)
             row = np.concatenate((row, np.repeat(rows, len(span))))
             position = np.concatenate((position, more.ravel()))
         fed = np.stack((ids[row, position], position, row * self.capacity + position))
-        ids_t, position_t, slot = torch.as_tensor(fed, device=device).unbind()
+        ids_t, position_t, slot = to_device(fed, device).unbind()
         with self.backbone.autocast():
-            x, rotation = self.family.embed(ids_t, position_t)
+            x, rotary = self.family.embed(ids_t, position_t)
             with torch.inference_mode():  # a twentieth quicker than torch.no_grad
-                x = self._layers(x, rotation, slot, width, sight, prefill)
+                x = self._layers(x, rotary, slot, width, masks, prefill)
         return x.clone()  # a tensor like any other
 
-    def _sight(self, position: np.ndarray) -> Sight:
+    def _attention_masks(self, position: np.ndarray) -> AttentionMasks:
         """Return the masks (b, 1, G t, width) of queries at (b, t), `width` being the longest's."""
-        seen: Sight = {}
-        for kind, hidden in out_of_sight(self.backbone, position, int(position.max()) + 1).items():
-            seen[kind] = None
+        seen: AttentionMasks = {}
+        for layer_type, hidden in masked_positions(self.backbone, position, int(position.max()) + 1).items():
+            seen[layer_type] = None
             if hidden.any():
-                tiled = np.tile(hidden, (1, self.n_heads // self.n_keys, 1))
-                hide = torch.as_tensor(tiled, device=self.weight.device)[:, None]
-                seen[kind] = torch.zeros_like(hide, dtype=self.weight.dtype).masked_fill_(hide, -torch.inf)
+                tiled = np.tile(hidden, (1, self.n_heads // self.n_kv_heads, 1))
+                hide = to_device(tiled, self.weight.device)[:, None]
+                seen[layer_type] = torch.zeros_like(hide, dtype=self.weight.dtype).masked_fill_(hide, -torch.inf)
         return seen
 
     def _layers(
-        self, x: Tensor, rotation: Any, slot: Tensor, width: int, sight: Sight, prefill: Prefill | None
+        self, x: Tensor, rotary: Any, slot: Tensor, width: int, masks: AttentionMasks, prefill: Prefill | None
     ) -> Tensor:
         """Return (B, D) of embedded tokens (N, D), the first B of which are the rows' last."""
         if self.cache is None:
             self.cache = self._allocate()
         keys, values = self.cache.narrow(2, 0, width).transpose(2, 3).chunk(2, dim=2)
         views = self.cache.flatten(1, 2).unbind(), keys.unbind(), values.unbind()
-        for i, (layer, kind, tokens, k, v) in enumerate(zip(self.family.layers, self.kinds, *views, strict=True)):
-            heads = layer.heads(x, rotation)  # (N, H + 2 H', d)
-            queries, fresh = heads.split_with_sizes((self.n_heads, 2 * self.n_keys), dim=1)
+        layers = zip(self.family.layers, self.layer_types, *views, strict=True)
+        for i, (layer, layer_type, tokens, k, v) in enumerate(layers):
+            heads = layer.heads(x, rotary)  # (N, H + 2 H', d)
+            queries, fresh = heads.split_with_sizes((self.n_heads, 2 * self.n_kv_heads), dim=1)
             tokens.index_copy_(0, slot, fresh.to(tokens.dtype))
             last = queries if prefill is None else queries[: self.n_rows]
-            last = last.view(self.n_rows, self.n_keys, -1, layer.size)  # (B, H', G, d)
-            attended = _attend(last, k, v, sight[kind], layer.scale).flatten(1)
+            last = last.view(self.n_rows, self.n_kv_heads, -1, layer.head_dim)  # (B, H', G, d)
+            attended = _attend(last, k, v, masks[layer_type], layer.scale).flatten(1)
             if prefill is not None:
-                more = self._attend_more(queries[self.n_rows :], self.cache[i], kind, prefill, layer.scale)
+                more = self._attend_more(queries[self.n_rows :], self.cache[i], layer_type, prefill, layer.scale)
                 attended = torch.cat((attended, more))
-            x = x + layer.leave(attended)
-            x = x + layer.perceptron(x)
+            x = x + layer.output_projection(attended)
+            x = x + layer.mlp(x)
         return self.family.norm(x if prefill is None else x[: self.n_rows])
 
     def _allocate(self) -> Tensor:
         """Return the memory of all layers."""
-        shape = len(self.kinds), self.n_rows, self.capacity, 2 * self.n_keys, self.family.layers[0].size
+        head_dim = self.family.layers[0].head_dim
+        shape = len(self.layer_types), self.n_rows, self.capacity, 2 * self.n_kv_heads, head_dim
         return self.weight.new_zeros(shape, dtype=self.backbone.dtype)
 
-    def _attend_more(self, queries: Tensor, cache: Tensor, kind: str, prefill: Prefill, scale: float) -> Tensor:
+    def _attend_more(
+        self, queries: Tensor, cache: Tensor, layer_type: str, prefill: Prefill, scale: float
+    ) -> Tensor:
         """Return (b t, H d) of a prefill's queries (b t, H, d)."""
-        rows, t, width, sight = prefill
+        rows, t, width, masks = prefill
         size = queries.shape[2]
-        apart = queries.view(len(rows), t, self.n_keys, -1, size).permute(0, 2, 3, 1, 4)  # (b, H', G, t, d)
+        apart = queries.view(len(rows), t, self.n_kv_heads, -1, size).permute(0, 2, 3, 1, 4)  # (b, H', G, t, d)
         keys, values = cache[rows, :width].transpose(1, 2).chunk(2, dim=1)
-        seen = _attend(apart.flatten(2, 3), keys, values, sight[kind], scale)
+        seen = _attend(apart.flatten(2, 3), keys, values, masks[layer_type], scale)
         return seen.view(apart.shape).permute(0, 3, 1, 2, 4).reshape(len(queries), -1)
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, sight: Tensor | None, scale: float) -> Tensor:
-    """Return what queries (b, H', q, d) see of keys and values (b, H', width, d): (b, H', q, d).
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Return attention (b, H', q, d) of queries (b, H', q, d) to keys and values (b, H', width, d).
 
     The queries that share a key stand side by side like queries in time: no key is copied for them.
     """
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=sight, scale=scale)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)

@@ -16,6 +16,7 @@ from .buffers import PackedTensors, context_length, pack_buckets
 from .masks import pack_masks, stack_masks
 from .on_policy import check_sizes
 from .packing import minibatches
+from .transfer import to_device
 
 Pairs = Iterable[tuple[Sequence[int], Sequence[int]]]
 _SET_ASIDE = 10  # every tenth episode is held out, until there are enough
@@ -92,7 +93,7 @@ def cloning_batch(
     packs, order = pack_buckets([e.ids for e in episodes], [e.position for e in episodes], device, max_tokens)
     actions = np.concatenate([episodes[i].actions for i in order]).astype(np.int64)
     masks = stack_masks([episodes[i].masks for i in order], device)
-    return CloningBatch(packs, torch.as_tensor(actions, device=device), masks)
+    return CloningBatch(packs, to_device(actions, device), masks)
 
 
 def cloning_batches(

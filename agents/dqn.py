@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, get_args
 
@@ -14,13 +15,23 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import RolloutReturn, Schedule
 from torch import Tensor
 
-from .algorithm import check_buffer
+from .algorithm import check_buffer, check_buffer_options
 from .buffers import PackedTensors
-from .losses import dqn_loss, guided_log_probs, q_targets, soft_q_targets, top_actions
+from .losses import (
+    dqn_loss,
+    guided_charges,
+    guided_log_probs,
+    later_charges,
+    q_targets,
+    soft_q_targets,
+    top_actions,
+)
 from .masks import ask_masks, check_masks, mask_scores, random_legal, restricts, unpack_masks
+from .on_policy import check_sizes
 from .policies import TransformerQPolicy, choose
 from .reference import ReferenceAlgorithm, ReferenceSource
 from .replay import EpisodeReplayBuffer, ReplayBatch
+from .transfer import to_device
 from .updates import Update, memory_advice
 
 Exploration = Literal["epsilon", "boltzmann", "reference"]
@@ -42,7 +53,9 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
     Args:
         policy: "TransformerQPolicy" or a subclass of it.
         env: an id, a Gymnasium environment or vector environment, or an SB3 VecEnv.
-        n_steps: length of the returns; at least the episode's length gives whole-episode returns.
+        n_steps: length of the returns; at least the episode's length gives whole-episode returns. With a reference
+            and no `top_k` the steps between pay for their KL, as the soft values do. Returns of several steps are
+            those of the policies that made the episodes, older ones than the present.
         double_q: choose the next action with the online network and value it with the target network; a soft
             next value chooses none.
         micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
@@ -99,11 +112,11 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         micro_batch_size: int | None = None,
     ) -> None:
         check_buffer("replay_buffer_class", replay_buffer_class, EpisodeReplayBuffer)
+        check_buffer_options("replay_buffer_kwargs", replay_buffer_kwargs, "seed", "gamma", "n_steps")
         _check_exploration(exploration, temperature, reference, top_k)
-        sizes = {"n_steps": n_steps, "batch_size": batch_size, "buffer_size": buffer_size}
-        for name, value in {**sizes, "micro_batch_size": micro_batch_size}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}; give at least 1")
+        check_sizes(
+            n_steps=n_steps, batch_size=batch_size, buffer_size=buffer_size, micro_batch_size=micro_batch_size
+        )
         if not isinstance(train_freq, tuple) and train_freq < 1:
             raise ValueError(f"train_freq={train_freq}; give at least 1 step")
         super().__init__(
@@ -118,12 +131,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs={
-                "seed": seed,
-                "gamma": gamma,
-                "n_steps": n_steps,
-                **(replay_buffer_kwargs or {}),
-            },
+            replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
             target_update_interval=target_update_interval,
             exploration_fraction=exploration_fraction,
@@ -138,7 +146,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
             device=device,
             _init_setup_model=False,
         )
-        self.double_q, self.exploration = double_q, exploration
+        self.n_steps, self.double_q, self.exploration = n_steps, double_q, exploration
         self.micro_batch_size = micro_batch_size
         self.temperature, self.reference, self.top_k = temperature, reference, top_k
         self.rng = np.random.default_rng(seed)
@@ -146,8 +154,29 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        super()._setup_model()
-        self.replay_buffer.max_tokens = self.micro_batch_size
+        given = self.replay_buffer_kwargs
+        self.n_steps = given.pop("n_steps", self.n_steps)  # where the first checkpoints kept it
+        self.replay_buffer_kwargs = {**given, "seed": self.seed}
+        with warnings.catch_warnings():
+            # SB3 asks that n_steps be handed to a buffer of one's own; `_tell_buffer` does so.
+            warnings.filterwarnings("ignore", message="`n_steps=")
+            super()._setup_model()
+        self.replay_buffer_kwargs = given
+        self._tell_buffer()
+
+    def _tell_buffer(self) -> None:
+        """Let the buffer build its returns by the options as they are now: any of them may have been changed."""
+        buffer = self.replay_buffer
+        buffer.gamma, buffer.n_steps, buffer.max_tokens = self.gamma, self.n_steps, self.micro_batch_size
+
+    def _check_options(self) -> None:
+        _check_exploration(self.exploration, self.temperature, self.reference, self.top_k)
+        check_sizes(
+            n_steps=self.n_steps,
+            batch_size=self.batch_size,
+            buffer_size=self.buffer_size,
+            micro_batch_size=self.micro_batch_size,
+        )
 
     def _setup_learn(  # type: ignore[override]
         self,
@@ -164,10 +193,14 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
-        """Load what `save_replay_buffer` wrote; unfinished episodes of its environment are dropped."""
+        """Load the episodes that `save_replay_buffer` wrote; returns are built by this agent's own options.
+
+        Unfinished episodes of its environment are dropped.
+        """
         super().load_replay_buffer(path, truncate_last_traj)
         self.replay_buffer.n_envs = self.n_envs
         self.replay_buffer.drop_unfinished()
+        self._tell_buffer()
 
     def predict(  # type: ignore[override]
         self,
@@ -179,8 +212,10 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
     ) -> tuple[np.ndarray, Any]:
         """Return actions: greedy, or drawn for each row as `exploration` says.
 
-        `action_masks` (B, V) are the legal ones, as in sb3-contrib.
+        `action_masks` (B, V) are the legal ones, as in sb3-contrib; without them it warns, once, where the
+        environment restricts actions.
         """
+        self._warn_of_masks(action_masks)
         if self.exploration != "epsilon":
             return self._draw(observation, deterministic, action_masks), state
         actions, state = self.policy.predict(observation, state, episode_start, True, action_masks)
@@ -206,7 +241,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         legal = None
         if action_masks is not None:
             checked = check_masks(action_masks, len(obs), self.policy.backbone.vocab_size)
-            legal = torch.as_tensor(checked, device=self.device)
+            legal = to_device(checked, self.device)
         prior = None
         if self.reference_policy is not None:
             prior = self.reference_policy.step_log_probs(obs, legal)  # type: ignore[arg-type]
@@ -256,47 +291,69 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         """Make gradient steps on sampled episodes."""
         if not self.replay_buffer.episodes:
             return
+        self._tell_buffer()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = Update(self.policy.optimizer, self.max_grad_norm, self.micro_batch_size is not None)
         for _ in range(gradient_steps):
             update.step(update.backward(self.replay_buffer.sample(batch_size), self.loss))
         update.check()
+        self.trained_tokens += update.tokens
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/loss", torch.stack(update.losses).mean().item())
 
     def loss(self, batch: ReplayBatch) -> torch.Tensor:
-        """Return the Huber loss of a batch: one forward of each network serves states and next states."""
-        states, following = _split(self.policy.q_net.evaluate_packed(batch.packs), batch.n_states)
-        with torch.no_grad():
-            _, following_target = _split(self.policy.q_net_target.evaluate_packed(batch.packs), batch.n_states)
-        targets = self._targets(batch, following_target, following.detach())
-        return dqn_loss(states, batch.actions, targets)
+        """Return the Huber loss of a batch: one forward of the trained network serves states and next states."""
+        network = self.policy.q_net
+        states, following = _split(network.reader.packed_hidden(batch.packs), batch.n_states)
+        targets = self._targets(batch, following)
+        return dqn_loss(network.read(states), batch.actions, targets)
 
     @torch.no_grad()
-    def _targets(self, batch: ReplayBatch, target: Tensor, online: Tensor) -> Tensor:
-        """Return (N,) targets from the Q-values (N, V) of both networks on the next states."""
-        legal = None if batch.next_masks is None else unpack_masks(batch.next_masks, target.shape[1])
+    def _targets(self, batch: ReplayBatch, following: Tensor) -> Tensor:
+        """Return (N,) targets; `following` are the trained network's hidden states (N, D) on the next states."""
+        legal = (
+            None if batch.next_masks is None else unpack_masks(batch.next_masks, self.policy.backbone.vocab_size)
+        )
         if self.reference_policy is not None:
             prior = self.reference_policy.packed_log_probs(_following(batch), legal)
             if self.top_k is None:
-                return soft_q_targets(batch.rewards, batch.discounts, target, prior, self.temperature)
+                return self._soft_targets(batch, prior)
             legal = self._kept(prior, legal)
-        return q_targets(batch.rewards, batch.discounts, target, online if self.double_q else None, legal)
+        late = self.policy.q_net_target.evaluate_packed(_following(batch))
+        online = self.policy.q_net.read(following) if self.double_q else None
+        return q_targets(batch.rewards, batch.discounts, late, online, legal)
+
+    def _soft_targets(self, batch: ReplayBatch, prior: Tensor) -> Tensor:
+        """Return (N,) targets from the reference's log-probabilities (N, V) on the next states."""
+        late, rewards = self.policy.q_net_target.evaluate_packed(_following(batch)), batch.rewards
+        if self.n_steps > 1:
+            before = _states(batch)
+            legal = None if batch.masks is None else unpack_masks(batch.masks, late.shape[1])
+            priors = self.reference_policy.packed_log_probs(before, legal)  # type: ignore[union-attr]
+            charges = guided_charges(self.policy.q_net_target.evaluate_packed(before), self.temperature, priors)
+            rewards = rewards - later_charges(charges, batch.left, self.n_steps, self.gamma)
+        return soft_q_targets(rewards, batch.discounts, late, prior, self.temperature)
+
+
+def _states(batch: ReplayBatch) -> list[PackedTensors]:
+    """Return the packs of a batch at the states' positions only."""
+    return [
+        PackedTensors(p.ids, p.row[:n], p.position[:n]) for p, n in zip(batch.packs, batch.n_states, strict=True)
+    ]
 
 
 def _following(batch: ReplayBatch) -> list[PackedTensors]:
     """Return the packs of a batch at the next states' positions only."""
     return [
-        PackedTensors(pack.ids, pack.row[n:], pack.position[n:])
-        for pack, n in zip(batch.packs, batch.n_states, strict=True)
+        PackedTensors(p.ids, p.row[n:], p.position[n:]) for p, n in zip(batch.packs, batch.n_states, strict=True)
     ]
 
 
-def _split(q_values: torch.Tensor, n_states: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return Q-values (N, V) of states and (N, V) of next states, which alternate pack by pack."""
-    parts = q_values.split([n for n in n_states for _ in range(2)])
+def _split(rows: Tensor, n_states: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the rows (N, D) of states and those of next states, which alternate pack by pack in (2 N, D)."""
+    parts = rows.split([n for n in n_states for _ in range(2)])
     return torch.cat(parts[::2]), torch.cat(parts[1::2])
 
 

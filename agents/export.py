@@ -41,7 +41,8 @@ def check_tokenizer(source: str | Path, tokenizer: Any) -> None:
     """Compare the tokenizer beside a model with the one whose ids it will be shown.
 
     Special tokens are often renamed between a model and its relatives, so 1 % of the ids may differ. Without a
-    tokenizer beside the model (on this machine), or for a GGUF file, nothing is compared.
+    tokenizer beside the model (on this machine), for a GGUF file, or with one that does not tell its vocabulary,
+    nothing is compared.
 
     Args:
         source: the model's folder or Hub id.
@@ -51,13 +52,14 @@ def check_tokenizer(source: str | Path, tokenizer: Any) -> None:
         ValueError: if the ids mean something else.
     """
     path = Path(source).expanduser()
-    if path.suffix == ".gguf" or (path.is_dir() and not (path / "tokenizer_config.json").exists()):
+    tokenizer = getattr(tokenizer, "wrapped", tokenizer)
+    tells = hasattr(tokenizer, "get_vocab") or getattr(tokenizer, "unit", None) in ("character", "word", "byte")
+    if not tells or path.suffix == ".gguf" or (path.is_dir() and not (path / "tokenizer_config.json").exists()):
         return
     try:
         theirs = AutoTokenizer.from_pretrained(str(path if path.exists() else source), local_files_only=True)
     except OSError:
         return
-    tokenizer = getattr(tokenizer, "wrapped", tokenizer)
     if not hasattr(tokenizer, "get_vocab"):
         tokenizer = fast_tokenizer(tokenizer)
     there, here = ({i: piece for piece, i in t.get_vocab().items()} for t in (theirs, tokenizer))

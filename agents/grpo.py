@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 
-from .algorithm import check_buffer
+from .algorithm import check_buffer, check_buffer_options
 from .buffers import GroupBatch, GroupRolloutBuffer
 from .kl import check_kl
 from .losses import Advantage, GRPOLoss, grpo_loss
@@ -43,6 +43,9 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         max_grad_norm: gradients are clipped to it.
         reference: None, "initial", a model or a policy, see `ReferencePolicy`.
         kl_coef: weight of the KL to the reference in the loss (GRPO's beta).
+        max_group_age: rollouts (of at least a context's length) that an episode may wait for the rest of its group.
+            Rows whose episodes differ in length drift apart; then all begin afresh, and what is not complete is
+            dropped. The log's `train/group_age` is how many rollouts ago the groups were begun, in the mean.
         micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
             over them. None takes a minibatch at once. Less memory, the same gradient.
         rollout_buffer_class, rollout_buffer_kwargs, stats_window_size, tensorboard_log, policy_kwargs, verbose,
@@ -81,15 +84,15 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         *,
         reference: ReferenceSource | None = None,
         kl_coef: float = 0.0,
+        max_group_age: int = 1,
         micro_batch_size: int | None = None,
     ) -> None:
         check_buffer("rollout_buffer_class", rollout_buffer_class, GroupRolloutBuffer)
+        check_buffer_options("rollout_buffer_kwargs", rollout_buffer_kwargs, "seed", "group_size", "advantage")
         check_kl(reference, kl_coef)
         check_sizes(n_steps=n_steps, n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
-        if group_size < 2:
-            raise ValueError(f"group_size={group_size}; a group needs at least 2 episodes to compare")
-        if advantage not in get_args(Advantage):
-            raise ValueError(f"advantage={advantage!r}; choose from {', '.join(get_args(Advantage))}")
+        check_sizes(max_group_age=max_group_age)
+        _check_groups(group_size, advantage)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -103,12 +106,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs={
-                "seed": seed,
-                "group_size": group_size,
-                "advantage": advantage,
-                **(rollout_buffer_kwargs or {}),
-            },
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
@@ -118,25 +116,41 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
             _init_setup_model=False,
         )
         self.batch_size, self.n_epochs = batch_size, n_epochs
-        self.group_size, self.clip_range = group_size, clip_range
+        self.group_size, self.advantage, self.clip_range = group_size, advantage, clip_range
         self.reference, self.kl_coef = reference, kl_coef
-        self.micro_batch_size = micro_batch_size
+        self.micro_batch_size, self.max_group_age = micro_batch_size, max_group_age
         self.rng = np.random.default_rng(seed)
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
+        self.advantage = self.rollout_buffer_kwargs.pop("advantage", self.advantage)  # of the first checkpoints
         super()._setup_model()
         self._n_updates = 0
+
+    def _buffer_options(self) -> dict[str, Any]:
+        return {**super()._buffer_options(), "group_size": self.group_size, "advantage": self.advantage}
+
+    def _check_options(self) -> None:
+        check_kl(self.reference, self.kl_coef)
+        check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        check_sizes(max_group_age=self.max_group_age)
+        _check_groups(self.group_size, self.advantage)
+
+    def _collect_groups(self) -> None:
+        self._rescore()
+        super()._collect_groups()
 
     @memory_advice()
     def train(self) -> None:
         """Update the policy with `n_epochs` passes over the complete groups."""
-        self.logger.record("train/groups", len(self.rollout_buffer.groups))
+        self._log_groups()
         if not self.rollout_buffer.groups:  # episodes longer than the rollout: the next one completes some
             return
         update = self._begin_update()
         clip_range = self._now(self.clip_range)
+        if self.reference_policy is not None:  # it stays as it is through all passes
+            self.rollout_buffer.ask_reference(self.reference_policy.log_prob, max(self.batch_size, 64))
         losses: list[GRPOLoss] = []
         for _ in range(self.n_epochs):
             for batch in self.rollout_buffer.get(self.batch_size):
@@ -144,6 +158,7 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
                 update.step(losses[-1].total)
             self._n_updates += 1
         update.check()
+        self.trained_tokens += update.tokens
         mean = means(losses)
         self.logger.record("train/entropy_loss", -mean.entropy)
         self.logger.record("train/policy_gradient_loss", mean.policy)
@@ -159,16 +174,21 @@ class GRPO(GroupAlgorithm, OnPolicyAlgorithm):
         _, log_prob, entropy = self.policy.evaluate_packed(
             batch.packs, batch.actions, entropy_gradient=self.ent_coef != 0, masks=batch.masks
         )
-        theirs = None
-        if self.reference_policy is not None:
-            theirs = self.reference_policy.log_prob(batch.packs, batch.actions, batch.masks)
         return grpo_loss(
             log_prob,
             batch.old_log_prob,
-            theirs,
+            batch.reference_log_prob,
             batch.advantages,
             entropy,
             clip_range=clip_range,
             kl_coef=self.kl_coef,
             ent_coef=self.ent_coef,
         )
+
+
+def _check_groups(group_size: int, advantage: str) -> None:
+    """Raise unless a group can be compared, in a way that is known."""
+    if group_size < 2:
+        raise ValueError(f"group_size={group_size}; a group needs at least 2 episodes to compare")
+    if advantage not in get_args(Advantage):
+        raise ValueError(f"advantage={advantage!r}; choose from {', '.join(get_args(Advantage))}")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass
 class KLCoefficient:
@@ -14,7 +17,7 @@ class KLCoefficient:
         value: the coefficient now.
         target: nats per episode to hold; None keeps `value` fixed.
         horizon: episodes over which the coefficient follows; smaller follows faster.
-        observed: nats per episode in the last rollout.
+        observed: nats per episode, of those that ended in the last rollout in which some did.
 
     Source: Ziegler et al. 2019, section 2.2, arXiv:1909.08593.
     """
@@ -30,6 +33,24 @@ class KLCoefficient:
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
             self.value *= 1 + error * min(1.0, episodes / self.horizon)
+
+
+def finished_sums(
+    terms: NDArray[np.floating], starts: NDArray[np.bool_], ends: NDArray[np.bool_], carried: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (k,) sums over the episodes that ended, and (B,) sums so far of those that go on.
+
+    Args:
+        terms: (T, B), one of each step.
+        starts: (T, B), True where the step is its episode's first.
+        ends: (T, B), True where it is the last.
+        carried: (B,) sums so far, from before the first step.
+    """
+    finished = []
+    for term, start, end in zip(terms, starts, ends, strict=True):
+        carried = np.where(start, 0.0, carried) + term
+        finished.append(carried[end])
+    return np.concatenate(finished), carried
 
 
 def check_kl(

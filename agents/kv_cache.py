@@ -15,7 +15,8 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from .backbone import Backbone
-from .decoding import LeanDecoder, kinds_of_layers, out_of_sight
+from .decoding import LeanDecoder, layer_types, masked_positions
+from .transfer import to_device
 
 
 class RaggedLayer(CacheLayerMixin):
@@ -90,6 +91,9 @@ class Decoder(Protocol):
 
     def __init__(self, backbone: Backbone, n_rows: int) -> None: ...
 
+    def refresh(self) -> None:
+        """Take the weights as they are now, where copies of them are kept."""
+
     def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
         """Compute tokens [start, length) of every row; return (B, D), the hidden states of the last ones.
 
@@ -112,6 +116,9 @@ class CacheDecoder:
         self.backbone, self.n_rows = backbone, n_rows
         self.cache = RaggedCache(backbone.config.num_hidden_layers, n_rows, backbone.context_length)
 
+    def refresh(self) -> None:
+        """Do nothing: the model's own modules are called."""
+
     def advance(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> Tensor:
         """See `Decoder`."""
         long = np.flatnonzero(length - start > 1)
@@ -119,7 +126,7 @@ class CacheDecoder:
             self._feed(ids, start[long], length[long] - 1, long)
             start = np.where(length - start > 1, length - 1, start)
         hidden = self._feed(ids, start, length, None)
-        last = torch.as_tensor(length - start - 1, device=hidden.device)
+        last = to_device(length - start - 1, hidden.device)
         return hidden[torch.arange(self.n_rows, device=hidden.device), last]
 
     def _feed(self, ids: np.ndarray, start: np.ndarray, stop: np.ndarray, rows: np.ndarray | None) -> Tensor:
@@ -133,17 +140,17 @@ class CacheDecoder:
         width = int(stop.max())
         feed = np.where(real, ids[row[:, None], np.minimum(position, ids.shape[1] - 1)], 0)
         slot = np.where(real, position, self.backbone.context_length)
-        row_t = torch.as_tensor(row, device=device)
+        row_t = to_device(row, device)
         self.cache.aim(
             None if rows is None else row_t,
-            (row_t[:, None], torch.as_tensor(slot, device=device)),
+            (row_t[:, None], to_device(slot, device)),
             width,
         )
         return self.backbone.hidden(
-            torch.as_tensor(feed, device=device),
+            to_device(feed, device),
             past=self.cache,
             attention_mask=self._mask(position, width),
-            position_ids=torch.as_tensor(np.where(real, position, 0), device=device),
+            position_ids=to_device(np.where(real, position, 0), device),
         )
 
     def _mask(self, position: np.ndarray, width: int) -> Tensor | dict[str, Tensor]:
@@ -151,16 +158,18 @@ class CacheDecoder:
 
         A model whose layers differ takes one mask for each kind of layer.
         """
-        masks = {kind: self._additive(hide) for kind, hide in out_of_sight(self.backbone, position, width).items()}
+        masks = {
+            kind: self._additive(hide) for kind, hide in masked_positions(self.backbone, position, width).items()
+        }
         if len(masks) > 1 and "sliding_attention" in self.backbone.layer_kinds():
             return masks
-        return masks[kinds_of_layers(self.backbone)[0]]
+        return masks[layer_types(self.backbone)[0]]
 
     def _additive(self, hide: np.ndarray) -> Tensor:
         weight = self.backbone.head.weight
         dtype = self.backbone.dtype or weight.dtype
         mask = torch.zeros(hide.shape, dtype=dtype, device=weight.device)
-        return mask.masked_fill_(torch.as_tensor(hide, device=weight.device), torch.finfo(dtype).min)[:, None]
+        return mask.masked_fill_(to_device(hide, weight.device), torch.finfo(dtype).min)[:, None]
 
 
 class ContextFollower:
@@ -184,6 +193,7 @@ class ContextFollower:
     def forget(self) -> None:
         """Drop what was computed (the weights changed); the memory stays allocated."""
         self.length[:] = 0
+        self.decoder.refresh()
 
     def last_hidden(self, ids: np.ndarray, length: np.ndarray) -> Tensor:
         """Return (B, D), the hidden state of each context's last token.
@@ -234,7 +244,7 @@ def check_cache(backbone: Backbone, decoder: type[Decoder] = CacheDecoder) -> st
         cached = follower.last_hidden(ids, np.array([full, half]))
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         return f"it does not work with keys and values of its own rows ({type(error).__name__}: {error})"
-    both = backbone.hidden(torch.as_tensor(ids, device=cached.device))
+    both = backbone.hidden(to_device(ids, cached.device))
     whole = torch.stack([both[0, full - 1], both[1, half - 1]])
     scale = whole.abs().max().item() or 1.0
     difference = (whole - cached).abs().max().item() / scale

@@ -119,8 +119,8 @@ def grpo_loss(
 ) -> GRPOLoss:
     """Return the clipped surrogate with group advantages and the KL to a reference; every tensor is (N,).
 
-    Means are over tokens (Yu et al. 2025, eq. 8, arXiv:2503.14476), not first over each completion's: short
-    completions weigh no more than long ones.
+    Means are over tokens (Yu et al. 2025, eq. 8, arXiv:2503.14476), not first over each completion's: every token
+    weighs the same, so a completion weighs by its length.
 
     Source: Shao et al. 2024, eq. 3 and the estimator of eq. 4, arXiv:2402.03300.
     """
@@ -168,6 +168,33 @@ def guided_log_probs(q_values: Tensor, temperature: float, log_reference: Tensor
     """
     scores = q_values / temperature
     return torch.log_softmax(scores if log_reference is None else scores + log_reference, dim=-1)
+
+
+def guided_charges(q_values: Tensor, temperature: float, log_reference: Tensor) -> Tensor:
+    """Return (...,) temperature times the KL to the reference of the policy that `guided_log_probs` gives.
+
+    It is what that policy's mean Q-value exceeds the soft value by.
+    """
+    scores = q_values / temperature + log_reference
+    soft_value = temperature * scores.logsumexp(dim=-1)
+    return (torch.softmax(scores, dim=-1) * q_values).sum(dim=-1) - soft_value
+
+
+def later_charges(charges: Tensor, left: Tensor, n_steps: int, gamma: float) -> Tensor:
+    """Return (N,) the discounted charges of the n - 1 steps that follow each one within its episode.
+
+    Args:
+        charges: (N,) of each step; the steps of an episode lie side by side.
+        left: (N,) steps of the episode from each one on, that one among them.
+        n_steps: n, length of the returns.
+        gamma: discount.
+
+    Source: Schulman et al. 2017, the n-step returns of soft Q-learning, arXiv:1704.06440.
+    """
+    total = torch.zeros_like(charges)
+    for k in range(1, min(n_steps, len(charges))):
+        total[:-k] += gamma**k * charges[k:] * (left[:-k] > k)
+    return total
 
 
 def top_actions(scores: Tensor, k: int) -> Tensor:

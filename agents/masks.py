@@ -16,6 +16,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from .transfer import to_device
+
 
 def restricts(env: VecEnv) -> bool:
     """Return whether an environment ever masks an action.
@@ -70,7 +72,7 @@ def stack_masks(columns: Sequence[NDArray[np.uint8]], device: torch.device | str
     if width == 0:
         return None
     whole = [c if c.shape[1] else np.full((len(c), width), 255, np.uint8) for c in columns]
-    return torch.as_tensor(np.concatenate(whole), device=device)
+    return to_device(np.concatenate(whole), device)
 
 
 def mask_scores(scores: Tensor, legal: Tensor | None) -> Tensor:
@@ -93,6 +95,7 @@ def random_legal(legal: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
 class MaskedPolicy(BasePolicy):
     """A policy that chooses among legal actions: `predict` takes their masks, a rollout says where to ask."""
 
+    backbone: Any
     _ask: Callable[[], Tensor] | None = None
 
     @contextmanager
@@ -107,6 +110,15 @@ class MaskedPolicy(BasePolicy):
     def legal(self) -> Tensor | None:
         """Return the masks (B, V) of the step that is being chosen, None where every action is legal."""
         return None if self._ask is None else self._ask()
+
+    def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
+        """Write the language model, adapters merged, as a folder that transformers loads; see `export.py`.
+
+        Greedy decoding of a Q-policy's is its greedy policy.
+        """
+        from .export import save_pretrained
+
+        save_pretrained(self.backbone, directory, tokenizer)
 
     def predict(
         self,
@@ -127,4 +139,4 @@ class MaskedPolicy(BasePolicy):
     def _as_legal(self, action_masks: Any, observation: Any) -> Tensor:
         n_rows = np.asarray(observation).size // int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
         checked = check_masks(action_masks, n_rows, int(self.action_space.n))  # type: ignore[attr-defined]
-        return torch.as_tensor(checked, device=self.device)
+        return to_device(checked, self.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from .buffers import EpisodeRolloutBuffer, GroupRolloutBuffer
 from .masks import ask_masks, restricts
 from .policies import token_sizes
 from .reference import ReferenceAlgorithm
+from .transfer import to_device
 from .updates import Update, memory_advice
 
 
@@ -22,14 +24,25 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
     """A mixin before an on-policy algorithm of SB3; its constructor sets `reference`."""
 
     env: VecEnv
+    n_steps: int
+    batch_size: int
     max_grad_norm: float
+    rollout_buffer_kwargs: dict[str, Any]
     micro_batch_size: int | None = None
+    _has_critic: ClassVar[bool] = True  # False: the policy's values are never computed
 
     def _setup_model(self) -> None:
         if not isinstance(self.action_space, spaces.Discrete):  # the buffer, made first, would stumble over it
             token_sizes(self.observation_space, self.action_space)
+        given = self.rollout_buffer_kwargs
+        self.rollout_buffer_kwargs = {**given, **self._buffer_options()}
         super()._setup_model()
-        self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
+        self.rollout_buffer_kwargs = given
+        self.policy.has_critic = self._has_critic
+
+    def _buffer_options(self) -> dict[str, Any]:
+        """Return what of the algorithm's options the rollout buffer has to know, beside those of SB3."""
+        return {"seed": self.seed}
 
     def predict(  # type: ignore[override]
         self,
@@ -39,7 +52,11 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
-        """Return actions, as in SB3; legal ones where `action_masks` (B, V) are given, as in sb3-contrib."""
+        """Return actions, as in SB3; legal ones where `action_masks` (B, V) are given, as in sb3-contrib.
+
+        Without them it warns, once, where the environment restricts actions.
+        """
+        self._warn_of_masks(action_masks)
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     @memory_advice()
@@ -52,15 +69,27 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
     ) -> bool:
         """Collect `n_rollout_steps` of every row with the key-value cache, of legal actions only."""
         self._progress_of_rollout = 1.0 - self.num_timesteps / self._total_timesteps
+        self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
         ask = self._ask_masks if restricts(env) else None
         with self.policy.cached(), self.policy.masked(ask):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)  # type: ignore[misc]
+
+    @torch.no_grad()
+    def _rescore(self) -> None:
+        """Make the old log-probabilities the update's own: in reduced precision the cache's differ from them."""
+        if self.policy.spec.dtype is None:
+            return
+        buffer: EpisodeRolloutBuffer = self.rollout_buffer  # type: ignore[attr-defined]
+        log_probs = buffer.log_probs.reshape(-1)
+        for batch in buffer.in_order(max(self.batch_size, 64)):
+            own = self.policy.packed_log_probs(batch.packs, batch.actions, batch.masks)
+            log_probs[batch.transition.cpu().numpy()] = own.cpu().numpy()
 
     def _ask_masks(self) -> torch.Tensor:
         """Return the masks (B, V) of the step that is being chosen; the buffer keeps them for the update."""
         legal = ask_masks(self.env)
         self.rollout_buffer.remember_masks(legal)  # type: ignore[attr-defined]
-        return torch.as_tensor(legal, device=self.device)
+        return to_device(legal, self.device)
 
     def _begin_update(self) -> Update:
         """Set dropout and the learning rate and return what makes the steps.
@@ -71,6 +100,7 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         self._current_progress_remaining = self._progress_of_rollout
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
         return Update(self.policy.optimizer, self.max_grad_norm, self.micro_batch_size is not None)
 
     def _now(self, schedule: float | Schedule) -> float:
@@ -79,10 +109,19 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
 
 
 class GroupAlgorithm(OnPolicyTextAlgorithm):
-    """A mixin before one that compares the episodes of a prompt: neighbouring rows, seeded alike, are a group."""
+    """A mixin before one that compares the episodes of a prompt: neighbouring rows, seeded alike, are a group.
 
+    Where episodes differ in length, the rows of a group drift apart, and an episode waits for the rest of its group
+    while the policy that said it grows old. Once one has waited for more than `max_group_age` rollouts (of at least
+    a context's length), all rows begin afresh, and what was not complete is dropped. Rows whose episodes are of one
+    length never wait.
+    """
+
+    _has_critic = False
     group_size: int
+    max_group_age: int
     rng: np.random.Generator
+    rollout_buffer: GroupRolloutBuffer
 
     def _setup_model(self) -> None:
         check_groups(self.n_envs, self.group_size)
@@ -97,9 +136,43 @@ class GroupAlgorithm(OnPolicyTextAlgorithm):
         **kwargs: Any,
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:  # SB3 resets the environment
-            self.rollout_buffer.drop_unfinished()  # type: ignore[attr-defined]
+            self.rollout_buffer.drop_unfinished()
             seed_groups(self.env, self.group_size, self.rng)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Collect `n_rollout_steps` of every row with the key-value cache, and the groups that they complete."""
+        finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        if not finished:
+            self._last_obs = None  # the steps of a rollout that was broken off are lost, so new episodes begin
+            return False
+        self._collect_groups()
+        return True
+
+    def _collect_groups(self) -> None:
+        buffer = self.rollout_buffer
+        buffer.collect_groups()
+        if buffer.longest_wait > self.max_group_age * max(self.n_steps, buffer.obs_shape[0]):
+            self._begin_afresh()
+
+    def _log_groups(self) -> None:
+        buffer = self.rollout_buffer
+        self.logger.record("train/groups", len(buffer.groups))
+        if buffer.ages:
+            self.logger.record("train/group_age", float(np.mean(buffer.ages)))
+
+    def _begin_afresh(self) -> None:
+        """Reset all rows, those of a group side by side."""
+        self.rollout_buffer.drop_unfinished()
+        seed_groups(self.env, self.group_size, self.rng)
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(self.n_envs, bool)
 
 
 def check_groups(rows: int, group_size: int) -> None:

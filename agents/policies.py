@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -80,6 +80,9 @@ def token_sizes(observation_space: spaces.Space, action_space: spaces.Space) -> 
 class TransformerPolicy(MaskedPolicy):
     """Actor and critic on one causal language model: its logits are the policy, a linear head the value.
 
+    With `has_critic = False`, as algorithms without a value function set it, values are 0 and nothing is computed
+    for them.
+
     Args:
         observation_space: Box(0, V, (L,), int64), right-padded with V.
         action_space: Discrete(V).
@@ -98,6 +101,8 @@ class TransformerPolicy(MaskedPolicy):
         optimizer_class: of the weights that are trained.
         optimizer_kwargs: its arguments but the learning rate; Adam is fused, its epsilon 1e-5 as in SB3's PPO.
     """
+
+    has_critic = True
 
     def __init__(
         self,
@@ -147,7 +152,8 @@ class TransformerPolicy(MaskedPolicy):
     @contextmanager
     def cached(self) -> Iterator[None]:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
-        with self.reader.cached(), nullcontext() if self.value_reader is None else self.value_reader.cached():
+        apart = self._value_reader()
+        with self.reader.cached(), nullcontext() if apart is None else apart.cached():
             yield
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,8 +188,9 @@ class TransformerPolicy(MaskedPolicy):
         """
         hidden = self.reader.packed_hidden(packs)
         log_prob, entropy = token_log_probs(self.backbone, hidden, actions, entropy_gradient, masks)
-        if self.value_reader is not None:
-            hidden = self.value_reader.packed_hidden(packs)
+        apart = self._value_reader()
+        if apart is not None:
+            hidden = apart.packed_hidden(packs)
         return self._values(hidden)[:, 0], log_prob, entropy
 
     def packed_log_probs(
@@ -194,6 +201,8 @@ class TransformerPolicy(MaskedPolicy):
 
     def predict_values(self, obs: Tensor) -> Tensor:
         """Return (B, 1)."""
+        if not self.has_critic:
+            return torch.zeros(len(obs), 1, device=obs.device)
         return self._values((self.value_reader or self.reader).last_hidden(obs))
 
     def get_distribution(self, obs: Tensor, action_masks: Tensor | None = None) -> CategoricalDistribution:
@@ -201,12 +210,6 @@ class TransformerPolicy(MaskedPolicy):
         distribution = CategoricalDistribution(self.backbone.vocab_size)
         scores = self.backbone.scores(self.reader.last_hidden(obs))
         return distribution.proba_distribution(mask_scores(scores, action_masks))
-
-    def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
-        """Write the language model, adapters merged, as a folder that transformers loads; see `export.py`."""
-        from .export import save_pretrained
-
-        save_pretrained(self.backbone, directory, tokenizer)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
         return choose(self._log_probs(self.reader.last_hidden(observation)), deterministic)
@@ -217,9 +220,16 @@ class TransformerPolicy(MaskedPolicy):
 
     def _read_value(self, obs: Tensor, hidden: Tensor) -> Tensor:
         """Return the hidden states (B, D) that values are read from."""
-        return hidden if self.value_reader is None else self.value_reader.last_hidden(obs)
+        apart = self._value_reader()
+        return hidden if apart is None else apart.last_hidden(obs)
+
+    def _value_reader(self) -> ContextReader | None:
+        """Return what reads values, None where that is what reads the policy, or nothing."""
+        return self.value_reader if self.has_critic else None
 
     def _values(self, hidden: Tensor) -> Tensor:
+        if not self.has_critic:
+            return torch.zeros(len(hidden), 1, device=hidden.device)
         return read_value(self.value_head, hidden.detach() if self.value_trunk == "detached" else hidden)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -237,7 +247,7 @@ class TrainedParameters(nn.Module):
         return (p for p in super().parameters(recurse) if p.requires_grad)
 
 
-class TransformerQNetwork(TrainedParameters, MaskedPolicy):
+class TransformerQNetwork(TrainedParameters, BaseModel):
     """Q-values of every action, read off a causal language model with an output layer of its own."""
 
     def __init__(
@@ -256,20 +266,18 @@ class TransformerQNetwork(TrainedParameters, MaskedPolicy):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return (B, V) for observations (B, L)."""
-        return self._q_values(self.reader.last_hidden(obs))
+        return self.read(self.reader.last_hidden(obs))
 
     def evaluate_packed(self, packs: Sequence[PackedTensors]) -> Tensor:
         """Return (N, V), one forward a pack of fragments."""
-        return self._q_values(self.reader.packed_hidden(packs))
+        return self.read(self.reader.packed_hidden(packs))
 
-    def _q_values(self, hidden: Tensor) -> Tensor:
+    def read(self, hidden: Tensor) -> Tensor:
+        """Return (..., V) at hidden states (..., D)."""
         scores = self.reader.backbone.scores(hidden)
         if self.value_head is None:
             return scores
         return dueling_q(read_value(self.value_head, hidden), scores)
-
-    def _predict(self, observation: Tensor, deterministic: bool = True) -> Tensor:  # type: ignore[override]
-        return mask_scores(self(observation), self.legal()).argmax(dim=1)
 
 
 class QPolicy(MaskedPolicy):
@@ -355,12 +363,6 @@ class TransformerQPolicy(QPolicy):
     def cached(self) -> Any:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
         return self.q_net.reader.cached()
-
-    def save_pretrained(self, directory: str, tokenizer: Any = None) -> None:
-        """Write a folder that transformers loads, whose greedy decoding is the greedy policy; see `export.py`."""
-        from .export import save_pretrained
-
-        save_pretrained(self.backbone, directory, tokenizer)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**constructor_parameters(self, self.spec, self.backbone), "dueling": self.dueling}

@@ -15,9 +15,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from .algorithm import check_buffer
+from .algorithm import check_buffer, check_buffer_options
 from .buffers import EpisodeRolloutBuffer, RolloutBatch
-from .kl import KLCoefficient, check_kl
+from .kl import KLCoefficient, check_kl, finished_sums
 from .losses import PPOLoss, ppo_loss, whiten_rewards
 from .on_policy import OnPolicyTextAlgorithm, check_sizes, means
 from .policies import TransformerPolicy
@@ -38,7 +38,8 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         env: an id, a Gymnasium environment or vector environment, or an SB3 VecEnv.
         reference: None, "initial", a model or a policy, see `ReferencePolicy`.
         kl_coef: reward charged for each nat of log-ratio to the reference.
-        kl_target: nats per episode that the coefficient is steered to; None keeps it fixed.
+        kl_target: nats per episode that the coefficient is steered to, as measured on the episodes that ended in a
+            rollout; None keeps it fixed.
         kl_horizon: episodes over which it follows.
         micro_batch_size: tokens of one forward and backward, padding among them; a minibatch's gradient is summed
             over them. None takes a minibatch at once. Less memory, the same gradient.
@@ -89,6 +90,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         micro_batch_size: int | None = None,
     ) -> None:
         check_buffer("rollout_buffer_class", rollout_buffer_class, EpisodeRolloutBuffer)
+        check_buffer_options("rollout_buffer_kwargs", rollout_buffer_kwargs, "seed")
         check_kl(reference, kl_coef, kl_target, kl_horizon)
         check_sizes(n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
         with warnings.catch_warnings():
@@ -112,7 +114,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
                 use_sde=use_sde,
                 sde_sample_freq=sde_sample_freq,
                 rollout_buffer_class=rollout_buffer_class,
-                rollout_buffer_kwargs={"seed": seed, **(rollout_buffer_kwargs or {})},
+                rollout_buffer_kwargs=rollout_buffer_kwargs,
                 target_kl=target_kl,
                 stats_window_size=stats_window_size,
                 tensorboard_log=tensorboard_log,
@@ -125,9 +127,20 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         self.reference = reference
         self.micro_batch_size = micro_batch_size
         self.kl = KLCoefficient(kl_coef, kl_target, kl_horizon)
+        self._running_log_ratio = np.zeros(0)  # (B,) nats of the episodes that go on, whole ones are averaged
         self.whiten_rewards = whiten_rewards
         if _init_setup_model:
             self._setup_model()
+
+    def _setup_model(self) -> None:
+        for name, field in (("kl_coef", "value"), ("kl_target", "target"), ("kl_horizon", "horizon")):
+            if name in vars(self):  # as `load` was told
+                setattr(self.kl, field, vars(self).pop(name))
+        super()._setup_model()
+
+    def _check_options(self) -> None:
+        check_kl(self.reference, self.kl.value, self.kl.target, self.kl.horizon)
+        check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
 
     def collect_rollouts(
         self,
@@ -138,40 +151,47 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
     ) -> bool:
         """Collect `n_rollout_steps` of every row with the key-value cache, charge for the KL, whiten rewards."""
         finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        if finished and (self.reference_policy is not None or self.policy.spec.dtype is not None):
-            self._score_rollout()
+        if finished:
+            self._rescore()
+            self._charge()
         if finished and self.whiten_rewards:
             self.rollout_buffer.rewards = whiten_rewards(self.rollout_buffer.rewards)
             self.rollout_buffer.recompute_returns_and_advantage()
         return finished
 
     @torch.no_grad()
-    def _score_rollout(self) -> None:
-        """Make the old log-probabilities the update's own (they differ in bfloat16) and charge for the KL."""
+    def _charge(self) -> None:
+        """Charge the rollout's rewards for the KL to the reference."""
+        if self.reference_policy is None:
+            return
         buffer = self.rollout_buffer
         log_ratio = np.zeros(buffer.log_probs.size, np.float32)
         log_probs = buffer.log_probs.reshape(-1)
         for batch in buffer.in_order(max(self.batch_size, 64)):
-            where, scored = batch.transition.cpu().numpy(), (batch.packs, batch.actions, batch.masks)
-            if self.policy.spec.dtype is not None:
-                log_probs[where] = self.policy.packed_log_probs(*scored).cpu().numpy()
-            if self.reference_policy is not None:
-                log_ratio[where] = log_probs[where] - self.reference_policy.log_prob(*scored).cpu().numpy()
-        if self.reference_policy is None:
-            return
+            where = batch.transition.cpu().numpy()
+            theirs = self.reference_policy.log_prob(batch.packs, batch.actions, batch.masks)
+            log_ratio[where] = log_probs[where] - theirs.cpu().numpy()
         if not np.isfinite(log_ratio).all():
             raise ValueError(
                 "the reference gives a sampled token probability 0, which makes the KL infinite; smooth it, or "
                 "let the environment's action masks forbid what the reference never says"
             )
-        episodes = max(1.0, float(buffer.episode_starts.sum()))
-        kl = float(log_ratio.sum()) / episodes
-        self.logger.record("rollout/kl_per_episode", kl)
         self.logger.record("rollout/kl_per_token", float(log_ratio.mean()))
         self.logger.record("train/kl_coef", self.kl.value)
         buffer.rewards -= self.kl.value * log_ratio.reshape(buffer.rewards.shape)
-        self.kl.update(kl, int(episodes))
+        self._steer(log_ratio.reshape(buffer.rewards.shape))
         buffer.recompute_returns_and_advantage()
+
+    def _steer(self, log_ratio: np.ndarray) -> None:
+        """Let the coefficient follow the KL of the episodes that ended, of the rollout's log-ratios (T, B)."""
+        if len(self._running_log_ratio) != self.n_envs:
+            self._running_log_ratio = np.zeros(self.n_envs)
+        starts, ends = self.rollout_buffer.boundaries()
+        finished, self._running_log_ratio = finished_sums(log_ratio, starts, ends, self._running_log_ratio)
+        if len(finished):
+            kl = float(finished.mean())
+            self.logger.record("rollout/kl_per_episode", kl)
+            self.kl.update(kl, len(finished))
 
     @memory_advice()
     def train(self) -> None:
@@ -194,6 +214,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
             if stopped:
                 break
         update.check()
+        self.trained_tokens += update.tokens
         self._log_update(losses, clip_range, clip_range_vf)
 
     def loss(self, batch: RolloutBatch, clip_range: float, clip_range_vf: float | None) -> PPOLoss:

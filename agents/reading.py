@@ -19,11 +19,17 @@ _WHOLE = (torch.int64, torch.int32, np.dtype(np.int64), np.dtype(np.int32))  # n
 
 
 class ContextReader(nn.Module):
-    """A backbone that reads right-padded observations, with or without a key-value cache."""
+    """A backbone that reads right-padded observations, with or without a key-value cache.
 
-    def __init__(self, backbone: Backbone) -> None:
+    Args:
+        backbone: the model.
+        fixed: whether its weights, as they are read here, are never trained: what was computed stays.
+    """
+
+    def __init__(self, backbone: Backbone, fixed: bool = False) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.fixed = backbone, fixed
+        self._loads = backbone.loads
         self._follower: ContextFollower | None = None
         self._following = False
         self._rows: int | None = None  # whose contexts are followed now; other batches are read whole
@@ -31,14 +37,16 @@ class ContextReader(nn.Module):
     @contextmanager
     def cached(self) -> Iterator[None]:
         """Within, successive calls follow growing contexts with a key-value cache; weights must not change."""
-        self._following = self._decoder is not None
-        self._rows = None
-        if self._follower is not None:
+        before = self._following, self._rows
+        self._following, self._rows = self._decoder is not None, None
+        if self._follower is not None and not (self.fixed and self._loads == self.backbone.loads):
             self._follower.forget()
+        self._loads = self.backbone.loads
         try:
-            yield
+            with self.backbone.weights_fixed():
+                yield
         finally:
-            self._following = False
+            self._following, self._rows = before
 
     @cached_property
     def _decoder(self) -> type[Decoder] | None:

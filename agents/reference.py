@@ -6,13 +6,13 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .algorithm import TextAlgorithm, find_tokenizer
+from .algorithm import TextAlgorithm, attribute
 from .backbone import Backbone
 from .buffers import PackedTensors
 from .export import check_tokenizer
@@ -36,7 +36,7 @@ class LogProbModule(nn.Module):
     def __init__(self, module: nn.Module, vocab_size: int) -> None:
         super().__init__()
         self.module = copy.deepcopy(module).eval()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.loads = vocab_size, 0
 
     @property
     def source(self) -> nn.Module:
@@ -95,7 +95,7 @@ class ReferencePolicy(nn.Module):
         self.shares_base = initial and live.has_lora
         self._readers: list[ContextReader] = []  # in a list: the policy's own weights are not ours to save
         if self.shares_base:
-            self._readers.append(ContextReader(live))
+            self._readers.append(ContextReader(live, fixed=True))  # with the adapters off
             return
         if initial and isinstance(policy, TransformerQPolicy):
             raise ValueError(
@@ -104,6 +104,8 @@ class ReferencePolicy(nn.Module):
             )
         self.frozen = self._reader(policy, copy.deepcopy(live) if initial else source)
         self.frozen.requires_grad_(False).to(policy.device)
+        if initial:
+            self.frozen.backbone.reduce_frozen()
         self._readers.append(self.frozen)
         if isinstance(self.frozen, ModuleReader):
             self.frozen.last_hidden(torch.zeros(1, live.context_length, dtype=torch.long, device=policy.device))
@@ -113,7 +115,7 @@ class ReferencePolicy(nn.Module):
         policy: TransformerPolicy | TransformerQPolicy, source: Backbone | ReferenceSource
     ) -> ContextReader:
         if isinstance(source, Backbone):
-            return ContextReader(source)
+            return ContextReader(source, fixed=True)
         live = policy.backbone
         if isinstance(source, TransformerPolicy):
             source = source.backbone.merged()
@@ -126,7 +128,7 @@ class ReferencePolicy(nn.Module):
                 "a .gguf file, a PreTrainedModel, or a module of ids (B, T) -> log-probabilities (B, T, V)"
             )
         spec = ModelSpec(source, dtype=policy.spec.dtype, frozen=True)
-        return ContextReader(Backbone(spec, live.vocab_size, live.context_length))
+        return ContextReader(Backbone(spec, live.vocab_size, live.context_length), fixed=True)
 
     @contextmanager
     def cached(self) -> Iterator[None]:
@@ -185,16 +187,47 @@ class ReferenceAlgorithm(TextAlgorithm):
                 f"{type(self).__name__} is for a {expected.__name__}, got {self.policy_class.__name__}; use that "
                 "with Stable-Baselines3's own algorithms (its actions are not tokens that a context grows by)"
             )
+        self._check_ids(self.policy_kwargs.get("model"))
         super()._setup_model()  # type: ignore[safe-super]  # SB3's algorithm comes next
-        self.reference_policy = None
-        if self.reference is not None:
-            if self.env is not None and isinstance(self.reference, str | Path) and self.reference != "initial":
-                for tokenizer in find_tokenizer(self.env):
-                    check_tokenizer(self.reference, tokenizer)
-            self.reference_policy = ReferencePolicy(self.policy, self.reference)
-            if not self.reference_policy.shares_base:
-                self.reference = self.reference_policy.frozen.backbone.source
+        self._make_reference()
         self._remember_architecture()
+
+    def _make_reference(self) -> None:
+        """Set the reference policy that `reference` names, and put what rebuilds it in its place."""
+        self.reference_policy = None
+        if self.reference is None:
+            return
+        if self.reference != "initial":
+            self._check_ids(self.reference)
+        self.reference_policy = ReferencePolicy(self.policy, self.reference)
+        if not self.reference_policy.shares_base:
+            self.reference = self.reference_policy.frozen.backbone.source
+
+    def _check_ids(self, source: object) -> None:
+        """Raise if a model that is named has a tokenizer whose ids mean something else than the environment's."""
+        if self.env is not None and isinstance(source, str | Path):
+            tokenizer = attribute(self.env, "tokenizer")
+            if tokenizer is not None:
+                check_tokenizer(source, tokenizer)
+
+    @classmethod
+    def _load(cls, path: Any, env: Any, device: Any, kwargs: dict[str, Any]) -> Self:
+        """Load; a reference that is given replaces the saved one, and "initial" is the policy as loaded."""
+        if "reference" not in kwargs:
+            return super()._load(path, env, device, kwargs)
+        if "reference" not in cls._arguments():
+            raise TypeError(f"{cls._name()}.load takes no reference: it learns without one")
+        model = super()._load(path, env, device, {**kwargs, "reference": None})
+        model.reference = kwargs["reference"]
+        model._make_reference()
+        return model
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: Any = "auto") -> None:
+        """Load weights, as in SB3; those of a reference only where there is one to take them."""
+        without = self.reference_policy is None or self.reference_policy.shares_base
+        if without and isinstance(load_path_or_dict, dict):
+            load_path_or_dict = {k: v for k, v in load_path_or_dict.items() if k != "reference_policy"}
+        super().set_parameters(load_path_or_dict, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "reference_policy"]

@@ -11,9 +11,10 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from torch import Tensor
 
-from .buffers import EpisodeKeeper, PackedTensors, check_growth, check_rewards, context_length, to_device
+from .buffers import EpisodeKeeper, PackedTensors, check_growth, check_rewards, context_length, pack_to_device
 from .masks import pack_masks, stack_masks
 from .packing import Packed, buckets, pack
+from .transfer import to_device
 
 
 class ReplayBatch(NamedTuple):
@@ -26,6 +27,8 @@ class ReplayBatch(NamedTuple):
         rewards: (N,) one-step reward, or the discounted sum of up to n.
         discounts: (N,) gamma^n, 0 where the episode terminated within n steps.
         next_masks: (N, ceil(V / 8)) bits of the legal actions in the next states, None where all are.
+        left: (N,) int64, transitions of the episode from each one on, that one among them.
+        masks: as `next_masks`, in the states; None also where returns are of one step, which do not ask for them.
     """
 
     packs: list[PackedTensors]
@@ -34,6 +37,8 @@ class ReplayBatch(NamedTuple):
     rewards: Tensor
     discounts: Tensor
     next_masks: Tensor | None
+    left: Tensor
+    masks: Tensor | None
 
 
 class Episode(NamedTuple):
@@ -101,6 +106,8 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
     def drop_unfinished(self) -> None:
         """Forget the episodes that have not ended: their environment was reset."""
         self._open: list[list[tuple[int, int, float, np.ndarray]]] = [[] for _ in range(self.n_envs)]
+        # (B, L) what a running episode shows next; nothing has begun, and no context is all padding
+        self._expected = np.full((self.n_envs, *self.obs_shape), self.pad)
 
     def size(self) -> int:
         """Return the transitions in finished episodes."""
@@ -127,9 +134,11 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
         length = context_length(obs, self.pad)
         action = action.reshape(-1)
         masks = self._take_masks(self.n_envs)
+        elsewhere = (obs != self._expected).any(axis=1)
+        self._expected[:] = next_obs
         for row in range(self.n_envs):
-            if self._open[row] and length[row] <= self._open[row][-1][0]:
-                self._open[row] = []  # contexts only grow, so the row was reset without an end
+            if elsewhere[row]:
+                self._open[row] = []  # the row was reset without an end
             self._open[row].append((int(length[row]), int(action[row]), float(reward[row]), masks[row]))
             if done[row]:
                 self._finish(row, next_obs[row], infos[row])
@@ -173,7 +182,7 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
             following = [e.lengths[a].astype(np.int64) - 1 for e, a in zip(chosen, ahead, strict=True)]
             n_states.append(len(states.row))
             packs.append(
-                to_device(
+                pack_to_device(
                     Packed(
                         states.ids,
                         np.concatenate([states.row, states.row]),
@@ -187,10 +196,12 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
         return ReplayBatch(
             packs,
             n_states,
-            torch.as_tensor(np.concatenate([e.actions for e in ordered]).astype(np.int64), device=self.device),
-            torch.as_tensor(np.concatenate([r for r, _ in returns]), device=self.device),
-            torch.as_tensor(np.concatenate([d for _, d in returns]), device=self.device),
+            to_device(np.concatenate([e.actions for e in ordered]).astype(np.int64), self.device),
+            to_device(np.concatenate([r for r, _ in returns]), self.device),
+            to_device(np.concatenate([d for _, d in returns]), self.device),
             stack_masks([e.masks[self._ahead(len(e.actions))] for e in ordered], self.device),
+            to_device(np.concatenate([np.arange(len(e.actions), 0, -1) for e in ordered]), self.device),
+            None if self.n_steps == 1 else stack_masks([e.masks[:-1] for e in ordered], self.device),
         )
 
     def _ahead(self, count: int) -> np.ndarray:

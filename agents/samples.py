@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from .algorithm import attribute
 from .buffers import context_length
 from .checkpoint import write_whole
 from .on_policy import check_sizes
+from .policies import token_sizes
 
 _ONLY_TENSORBOARD = ("stdout", "log", "json", "csv")
 
@@ -68,6 +69,12 @@ class SampleTexts(BaseCallback):
             self._prompt_lengths[:] = self._lengths(self.model._last_obs) or self._prompt_lengths
         if self.path is not None:
             _continue_samples(self.path, self.num_timesteps)
+
+    def _on_rollout_start(self) -> None:
+        if getattr(self.model, "rollout_buffer", None) is not None and np.all(self.model._last_episode_starts):
+            self._prompt_lengths[:] = (
+                self._lengths(self.model._last_obs) or self._prompt_lengths
+            )  # GRPO resets rows
 
     def _on_step(self) -> bool:
         ended = np.flatnonzero(self.locals["dones"])
@@ -127,23 +134,13 @@ class SampleTexts(BaseCallback):
         return context_length(observations, int(self.training_env.action_space.n)).tolist()  # type: ignore[attr-defined]
 
 
-def attribute(env: VecEnv, name: str) -> Any:
-    """Return an attribute of the environment's first row, None if it has none."""
-    try:
-        return env.get_attr(name, 0)[0]
-    except AttributeError:
-        return None
-
-
 def says_tokens(env: VecEnv) -> bool:
     """Return whether observations are contexts of token ids and an action is a token."""
-    seen, said = env.observation_space, env.action_space
-    return (
-        isinstance(seen, spaces.Box)
-        and isinstance(said, spaces.Discrete)
-        and len(seen.shape) == 1
-        and bool((seen.high == said.n).all())
-    )
+    try:
+        token_sizes(env.observation_space, env.action_space)
+    except ValueError:
+        return False
+    return True
 
 
 def _decoder(env: VecEnv) -> Callable[[list[int]], str] | None:

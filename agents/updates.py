@@ -42,6 +42,7 @@ class Update:
     def __init__(self, optimizer: torch.optim.Optimizer, max_grad_norm: float, in_parts: bool = False) -> None:
         self.optimizer, self.max_grad_norm, self.in_parts = optimizer, max_grad_norm, in_parts
         self.fused = all(group.get("fused") for group in optimizer.param_groups)
+        self.tokens = 0  # that gradients were of, each time
         self.losses: list[Tensor] = []
         self.bad: list[Tensor] = []  # float 0 or 1: whether this step or one before it was bad
 
@@ -56,6 +57,7 @@ class Update:
             loss_of: a batch -> a scalar, or a NamedTuple of scalars whose `total` is minimised.
         """
         self.optimizer.zero_grad()
+        self.tokens += len(batch.actions)
         terms = []
         for part in by_pack(batch) if self.in_parts else [batch]:
             loss = loss_of(part)
@@ -105,13 +107,18 @@ class Update:
             )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, the device's or the machine's."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def memory_advice() -> Iterator[None]:
     """Say what to lower where memory runs out; the exception keeps its type."""
     try:
         yield
     except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+        if not is_out_of_memory(error):
             raise
         raise type(error)(
             f"out of memory ({error}). In updates, lower micro_batch_size (tokens of one forward and backward; the "

@@ -42,14 +42,28 @@ class VectorEnvAdapter(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        """Reset every row, with the seeds given to `seed`."""
+        """Reset every row, with the seeds given to `seed` and the options given to `set_options`.
+
+        Raises:
+            ValueError: if the rows' options differ: a batched environment takes one for all.
+        """
         seeds = self._seeds if any(seed is not None for seed in self._seeds) else None
-        observations, infos = self.env.reset(seed=seeds)  # type: ignore[arg-type]  # engines take a list, as SyncVectorEnv does
+        observations, infos = self.env.reset(seed=seeds, options=self._common_options())  # type: ignore[arg-type]  # engines take a list, as SyncVectorEnv does
         self.reset_infos = [_row(infos, i) for i in range(self.num_envs)]
         self._returns[:], self._steps[:] = 0, 0
         self._reset_seeds()
         self._reset_options()
         return observations
+
+    def _common_options(self) -> dict[str, Any] | None:
+        """Return the reset options that all rows share, None where there are none."""
+        first = self._options[0]
+        if any(options != first for options in self._options):
+            raise ValueError(
+                f"reset options differ from row to row ({self._options!r:.200}); a batched environment takes one "
+                "dict for all: set_options({...})"
+            )
+        return first or None
 
     def step_async(self, actions: np.ndarray) -> None:
         """Remember the actions (B,)."""
@@ -98,16 +112,30 @@ class VectorEnvAdapter(VecEnv):
         return all(self.env.call("has_wrapper_attr", attr_name))
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
-        """Set an attribute of the whole batch.
+        """Set an attribute of the rows, or of the batch where it has it, or has no rows of their own.
 
         Raises:
-            ValueError: for a part of the rows, which share it.
+            ValueError: for a part of the rows of what they share.
+            AttributeError: for a part of the rows, where the others lack the attribute.
         """
-        if len(self._rows(indices)) != self.num_envs:
+        rows = self._rows(indices)
+        has_rows = hasattr(self.env, "set_attr") and not hasattr(self.env, attr_name)
+        if len(rows) == self.num_envs:
+            if has_rows:
+                self.env.set_attr(attr_name, [value] * self.num_envs)  # type: ignore[attr-defined]
+            else:
+                setattr(self.env, attr_name, value)
+            return
+        if not has_rows:
             raise ValueError(
                 f"indices={indices!r}: the rows of a batched environment share {attr_name!r}; set it for all"
             )
-        setattr(self.env, attr_name, value)
+        if not self.has_attr(attr_name):
+            raise AttributeError(f"not all rows have an attribute {attr_name!r}; set it for all first")
+        values = self.get_attr(attr_name)
+        for row in rows:
+            values[row] = value
+        self.env.set_attr(attr_name, values)  # type: ignore[attr-defined]
 
     def env_method(self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any) -> list[Any]:
         """Call a method of the rows, or one that answers for the whole batch, and return its answer row by row."""

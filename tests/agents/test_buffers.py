@@ -1,6 +1,7 @@
 """Buffers keep what happened, once."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -126,3 +127,16 @@ def test_an_episode_cut_by_a_reset_is_dropped(vector_env: Callable, tmp_path: ob
         assert episode.lengths[-1] == len(episode.ids)
         first = episode.lengths[0]
         assert (episode.ids[first:] == episode.actions).all()
+
+
+def test_a_step_that_adds_no_token_goes_on_with_the_episode(vector_env: Callable) -> None:
+    buffer = DQN("TransformerQPolicy", vector_env(1), device="cpu").replay_buffer
+    contexts = [np.array([[1, 2, *tokens, *[7] * (12 - len(tokens))]]) for tokens in ([], [3], [3], [3, 4])]
+    for t, (now, then) in enumerate(pairwise(contexts)):
+        buffer.add(now, then, np.array([t]), np.array([0.0]), np.array([t == 2]), [{}])
+    (episode,) = buffer.episodes
+    assert episode.actions.tolist() == [0, 1, 2] and episode.lengths.tolist() == [2, 3, 3, 4]
+    buffer.add(contexts[0], contexts[1], np.array([5]), np.array([0.0]), np.array([False]), [{}])
+    other = np.array([[6, 5, 4, 3, *[7] * 10]])  # longer, but no continuation: the row was reset without an end
+    buffer.add(other, other, np.array([6]), np.array([0.0]), np.array([True]), [{}])
+    assert buffer.episodes[-1].actions.tolist() == [6]

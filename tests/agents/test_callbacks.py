@@ -15,7 +15,20 @@ import stable_baselines3
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.logger import Logger, make_output_format
 
-from agents import DQN, GRPO, PPO, Checkpoint, StopAtKL, StopAtScore, TextMetrics, resume, runs
+import agents
+from agents import (
+    DQN,
+    GRPO,
+    PPO,
+    BehaviourCloning,
+    Checkpoint,
+    SampleTexts,
+    StopAtKL,
+    StopAtScore,
+    TextMetrics,
+    resume,
+    runs,
+)
 from agents.models import tiny_config
 from agents.vec_env import VectorEnvAdapter
 
@@ -83,6 +96,61 @@ def test_measures_are_those_of_a_loop(vector_env: Callable) -> None:
     assert 1 < expected["text/entropy"] < np.log(7) + 0.01
 
 
+def any_algorithm(name: str, env: Any) -> Any:
+    """Return an algorithm with rollouts of 16 steps."""
+    keywords: dict[str, Any] = {
+        "PPO": {"n_steps": 16},
+        "DQN": {"learning_starts": 16, "batch_size": 32},
+        "GRPO": {"n_steps": 16, "group_size": 2},
+        "BestOfN": {"n_steps": 16, "n": 2},
+        "BehaviourCloning": {"n_steps": 16},
+        "pairs": {"n_steps": 16, "demonstrations": [([1], [2, 3, 0]), ([2], [3, 4, 0])]},
+    }[name]
+    algorithm = BehaviourCloning if name == "pairs" else getattr(agents, name)
+    return algorithm("TransformerQPolicy" if name == "DQN" else "TransformerPolicy", env, **keywords, **SMALL)
+
+
+class Letters:
+    """A tokenizer."""
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(".abcdef"[i] for i in ids)
+
+
+class SpellingEnv(TellingEnv):
+    """Has a tokenizer, too."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [Letters()] if attr_name == "tokenizer" else super().get_attr(attr_name, indices)
+
+
+@pytest.mark.parametrize("name", ["PPO", "DQN", "GRPO", "BestOfN", "BehaviourCloning", "pairs"])
+def test_every_algorithm_is_measured(name: str, vector_env: Callable, tmp_path: Path) -> None:
+    model, recorder = any_algorithm(name, SpellingEnv(vector_env(4))), Recorder()
+    samples = SampleTexts(tmp_path / "samples.jsonl", every=64)
+    model.learn(256, callback=[recorder, TextMetrics(), samples, Checkpoint(tmp_path / "run")], log_interval=1)
+    expected = {"time/rollout_tokens_per_second", "time/train_tokens_per_second"}
+    if name != "pairs":  # no episode of the environment ends
+        lengths = np.array([info["episode"]["l"] for info in recorder.infos])
+        expected |= {"text/length", "text/ended", "text/reward_clean", "reward/long"}
+        assert min(lengths) <= np.mean(recorder.logged["text/length"]) <= max(lengths)
+        assert (tmp_path / "samples.jsonl").read_text().count("completion") >= 4
+    assert expected <= set(recorder.logged)
+    assert ("text/entropy" in recorder.logged) is (name in {"PPO", "GRPO", "BestOfN"})
+
+
+@pytest.mark.parametrize("name", ["PPO", "DQN", "GRPO", "BestOfN", "BehaviourCloning"])
+def test_tokens_are_those_that_updates_were_made_of(name: str, vector_env: Callable) -> None:
+    """The best of n trains on one of n, GRPO on the groups that are complete, DQN on whole episodes."""
+    model, seen = any_algorithm(name, vector_env(4)), []
+    loss, metrics, counted = model.loss, TextMetrics(), []
+    model.loss = lambda batch, *rest: (seen.append(len(batch.actions)), loss(batch, *rest))[1]
+    metrics._trained_on = lambda updates: counted.append(TextMetrics._trained_on(metrics, updates)) or counted[-1]
+    model.learn(256, callback=metrics)
+    model.learn(64, callback=metrics, reset_num_timesteps=False)
+    assert 0 < sum(counted) <= sum(seen) == model.trained_tokens
+
+
 @pytest.mark.parametrize("name", ["PPO", "DQN"])
 def test_speeds_count_tokens(name: str, vector_env: Callable) -> None:
     if name == "PPO":
@@ -95,8 +163,9 @@ def test_speeds_count_tokens(name: str, vector_env: Callable) -> None:
     seconds = time.perf_counter() - started
     rollout, train = (recorder.logged[f"time/{part}_tokens_per_second"] for part in ("rollout", "train"))
     assert min(rollout) > 0.2 * 256 / seconds  # parts are faster than the whole; the first one warms up
-    trained_on = 3 * 256 if name == "PPO" else 32 * model._n_updates
-    assert max(train) > trained_on / seconds
+    assert max(train) > model.trained_tokens / seconds
+    if name == "PPO":
+        assert model.trained_tokens == 3 * 256
 
 
 def test_stock_algorithms_are_measured_too(vector_env: Callable) -> None:

@@ -2,10 +2,12 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     GPT2Config,
     LlamaConfig,
@@ -19,9 +21,10 @@ from transformers import (
 
 import agents
 from agents.backbone import Backbone
-from agents.decoding import FAMILIES, LeanDecoder, out_of_sight
+from agents.decoding import FAMILIES, LeanDecoder, masked_positions, plain
 from agents.kv_cache import CacheDecoder, ContextFollower, check_cache, find_decoder
 from agents.models import ModelSpec
+from agents.reading import ContextReader
 
 V, L = 11, 24
 GPT2 = {"vocab_size": V, "n_positions": L, "n_embd": 32, "n_layer": 2, "n_head": 4}
@@ -171,9 +174,9 @@ def test_a_model_without_keys_and_values_has_no_decoder() -> None:
     assert decoder is None and reason == "its layers are of kind ['linear_attention']"
 
 
-def test_sight() -> None:
+def test_masked_positions() -> None:
     backbone = build(MistralConfig(**LLAMA, sliding_window=2))
-    hidden = out_of_sight(backbone, np.array([[0, 2]]), 4)
+    hidden = masked_positions(backbone, np.array([[0, 2]]), 4)
     assert hidden["full_attention"].tolist() == [[[False, True, True, True], [False, False, False, True]]]
     assert hidden["sliding_attention"].tolist() == [[[False, True, True, True], [True, False, False, True]]]
 
@@ -195,3 +198,88 @@ def test_a_rollout_takes_the_lean_step_and_its_policy_can_be_copied(vector_env: 
 def test_families_are_those_of_transformers() -> None:
     kinds = {type(build(config).model.base_model).__name__ for config in CONFIGS.values()}
     assert kinds == set(FAMILIES)
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("kind", ["linear", "conv", "adapters on linear", "adapters on conv"])
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_an_operation_gives_its_modules_bits(kind: str, dtype: str | None) -> None:
+    lora = 2 if kind.startswith("adapters") else None
+    backbone = build(CONFIGS["gpt2" if kind.endswith("conv") else "llama"], dtype=dtype, lora=lora)
+    block = backbone.model.base_model.h[0] if kind.endswith("conv") else backbone.model.base_model.layers[0]
+    module = block.mlp.c_fc if kind.endswith("conv") else block.mlp.up_proj
+    operation, x = plain(module, backbone.dtype), torch.randn(5, 32)
+    assert operation is not module
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        operation = plain(module, backbone.dtype)
+        with backbone.autocast():
+            assert torch.equal(operation(x), module(x))
+            if lora:
+                loud = operation(x)
+                with backbone.adapters_off():
+                    assert torch.equal(operation(x), module(x)) and not torch.equal(operation(x), loud)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen3"])
+def test_weights_are_cast_once_in_a_block_and_again_in_the_next(name: str) -> None:
+    backbone = build(CONFIGS[name], dtype="bfloat16")
+    reader, casts = ContextReader(backbone), []
+    ids, length = contexts(0, 2)[0]
+    obs = [torch.as_tensor(np.where(np.arange(L) < (length + more)[:, None], ids, V)) for more in (0, 1)]
+    matrices = {tuple(p.shape) for p in backbone.parameters() if p.ndim == 2}
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = operation(*args, **(kwargs or {}))
+            if operation is torch.ops.aten._to_copy.default and tuple(out.shape) in matrices:
+                casts.append(tuple(out.shape))
+            return out
+
+    hidden = []
+    with torch.no_grad():
+        for _ in range(2):
+            with reader.cached():
+                backbone.scores(reader.last_hidden(obs[0]))
+                casts.clear()
+                with Watch():
+                    hidden.append(backbone.scores(reader.last_hidden(obs[1])))
+                assert not casts
+            torch.testing.assert_close(hidden[-1], backbone.scores(reader.last_hidden(obs[1])), rtol=0, atol=0.1)
+            for parameter in backbone.parameters():
+                parameter.mul_(1.5)
+        assert (hidden[1] - hidden[0]).abs().max() > 0.5
+
+
+def test_what_a_fixed_reader_knows_stays_until_weights_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, fed = build(CONFIGS["gpt2"]), []
+    advance = LeanDecoder.advance
+    monkeypatch.setattr(
+        LeanDecoder,
+        "advance",
+        lambda self, ids, start, length: (
+            fed.append(int((length - start).sum())) or advance(self, ids, start, length)
+        ),
+    )
+    ids, length = contexts(0, 2)[0]
+    obs = torch.as_tensor(np.where(np.arange(L) < length[:, None], ids, V))
+    for fixed, expected in ((False, [length.sum()] * 3), (True, [length.sum(), 2, length.sum()])):
+        reader = ContextReader(backbone, fixed=fixed)
+        assert reader._decoder is LeanDecoder
+        fed.clear()
+        with torch.no_grad():
+            for block in range(3):
+                if block == 2:
+                    backbone.load_state_dict(backbone.state_dict())
+                with reader.cached():
+                    reader.last_hidden(obs)
+        assert fed == expected
+
+
+def test_a_policy_in_reduced_precision_can_be_copied_after_a_rollout(vector_env: Callable) -> None:
+    """What was cast has no graph, which could not be copied."""
+    options = {"policy_kwargs": {"dtype": "bfloat16"}, "seed": 0, "device": "cpu"}
+    model = agents.PPO("TransformerPolicy", vector_env(), n_steps=16, **options).learn(48)
+    assert not model.policy.reader._follower.decoder.family.layers[0].qkv_proj.keywords["mat2"].requires_grad
+    copy.deepcopy(model.policy)

@@ -18,7 +18,7 @@ from transformers import GPT2Config, LlamaConfig
 
 import agents
 from agents.backbone import Backbone
-from agents.buffers import to_device
+from agents.buffers import pack_to_device
 from agents.decoding import LeanDecoder
 from agents.kv_cache import CacheDecoder, ContextFollower, Decoder
 from agents.losses import dqn_loss, ppo_loss, q_targets
@@ -43,7 +43,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 
 def test_forward_and_losses_stay_on_the_device(backbone: Backbone) -> None:
-    packs = [to_device(pack([np.arange(5), np.arange(3)], [np.array([2, 4]), np.array([1])]), "meta")]
+    packs = [pack_to_device(pack([np.arange(5), np.arange(3)], [np.array([2, 4]), np.array([1])]), "meta")]
     hidden = ContextReader(backbone).packed_hidden(packs)
     actions = torch.zeros(3, dtype=torch.int64, device="meta")
     log_prob, entropy = token_log_probs(backbone, hidden, actions)
@@ -118,6 +118,8 @@ def test_updates_stay_on_the_device(
     monkeypatch.setattr(Update, "check", lambda update: steps.append(len(update.losses)))
     monkeypatch.setattr(torch, "autocast", lambda *args, **keywords: nullcontext())  # knows no "meta"
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: 0.0)  # what is logged when the update is over
+    as_tensor = torch.as_tensor  # to a device it waits for all that the device still computes
+    monkeypatch.setattr(torch, "as_tensor", lambda array: as_tensor(array))
     model.train(2) if name == "DQN" else model.train()
     assert steps and steps[-1] >= 2
 

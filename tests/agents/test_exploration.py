@@ -1,6 +1,7 @@
 """DQN's heads, its exploration, and the target network that LoRA makes small."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,14 @@ from torch.nn import functional as F
 from transformers import GPT2Config
 
 import agents
-from agents.losses import dueling_q, guided_log_probs, soft_q_targets, top_actions
+from agents.losses import (
+    dueling_q,
+    guided_charges,
+    guided_log_probs,
+    later_charges,
+    soft_q_targets,
+    top_actions,
+)
 from agents.policies import choose
 
 CONFIG = GPT2Config(vocab_size=9, n_positions=14, n_embd=16, n_layer=1, n_head=2)
@@ -111,6 +119,46 @@ def test_guided_probabilities_and_targets_are_those_of_a_loop() -> None:
         assert best == pytest.approx(0.3 * np.log(weights.sum()))  # the soft value is what this policy attains
 
 
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
+def test_soft_returns_of_any_length_are_exact(n_steps: int) -> None:
+    """Two actions, three steps: at the exact soft values the mean target is the exact value, of every action.
+
+    The mean is over what the guided policy does; without the charges only one step gives it.
+    """
+    rng, gamma, tau = np.random.default_rng(0), 0.9, 0.5
+    states = [said for length in range(3) for said in product(range(2), repeat=length)]
+    reward = {(*said, a): rng.normal() for said in states for a in range(2)}
+    log_prior = {said: np.log(rng.dirichlet(np.ones(2))) for said in states}
+    q, value, policy = {}, {said: 0.0 for said in product(range(2), repeat=3)}, {}
+    for said in reversed(states):
+        q[said] = np.array([reward[(*said, a)] + gamma * value[(*said, a)] for a in range(2)])
+        weights = np.exp(log_prior[said] + q[said] / tau)
+        value[said], policy[said] = tau * np.log(weights.sum()), weights / weights.sum()
+    means = {(*said, a): 0.0 for said in states for a in range(2)}
+    plain = dict.fromkeys(means, 0.0)
+    for episode in product(range(2), repeat=3):
+        path = [episode[:t] for t in range(3)]
+        row = torch.tensor(np.stack([q[s] for s in path])), torch.tensor(np.stack([log_prior[s] for s in path]))
+        left = torch.tensor([3, 2, 1])
+        charges = later_charges(guided_charges(row[0], tau, row[1]), left, n_steps, gamma)
+        for t, said in enumerate(path):
+            after = path[t + n_steps :][:1]
+            chance = np.prod([policy[path[k]][episode[k]] for k in range(t + 1, 3)])
+            earned = sum(gamma**k * reward[(*s, episode[t + k])] for k, s in enumerate(path[t : t + n_steps]))
+            beyond = [table[after[0]] if after else np.zeros(2) for table in (q, log_prior)]
+            target = soft_q_targets(
+                torch.tensor([earned], dtype=torch.float64) - charges[t],
+                torch.tensor([gamma**n_steps * len(after)], dtype=torch.float64),
+                *(torch.tensor(row[None]) for row in beyond),
+                tau,
+            ).item()
+            means[(*said, episode[t])] += chance * target
+            plain[(*said, episode[t])] += chance * (target + charges[t].item())
+    exact = {(*said, a): q[said][a] for said in states for a in range(2)}
+    assert means == pytest.approx(exact, abs=1e-12)
+    assert (plain == pytest.approx(exact, abs=1e-3)) is (n_steps == 1)
+
+
 def test_top_actions() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5], [3.0, 1.0, 2.0]])
     assert top_actions(scores, 2).tolist() == [[False, True, True], [True, False, True]]
@@ -189,8 +237,8 @@ def test_warm_up_draws_from_the_reference(vector_env: Callable) -> None:
     np.testing.assert_allclose(np.bincount(actions, minlength=7) / 400, prior, atol=0.07)
 
 
-@pytest.mark.parametrize("top_k", [None, 3])
-def test_the_loss_equals_a_loop_over_single_contexts(vector_env: Callable, top_k: int | None) -> None:
+@pytest.mark.parametrize(("top_k", "n_steps"), [(None, 1), (3, 1), (None, 3), (3, 3), (None, 20)])
+def test_the_loss_equals_a_loop_over_single_contexts(vector_env: Callable, top_k: int | None, n_steps: int) -> None:
     model = make(
         vector_env,
         exploration="reference",
@@ -198,6 +246,7 @@ def test_the_loss_equals_a_loop_over_single_contexts(vector_env: Callable, top_k
         top_k=top_k,
         temperature=0.5,
         gamma=0.9,
+        n_steps=n_steps,
         learning_starts=10**9,
         policy_kwargs={"lora": 2},
     )
@@ -208,18 +257,25 @@ def test_the_loss_equals_a_loop_over_single_contexts(vector_env: Callable, top_k
         lengths = episode.lengths.astype(int)
         for t in range(len(episode.actions)):
             states = []
-            for length in lengths[t : t + 2]:
+            for length in lengths[t : t + n_steps + 1]:
                 states.append(np.full((1, 14), 7))
                 states[-1][0, :length] = episode.ids[:length]
-            now, then = (torch.as_tensor(state) for state in states)
-            with torch.no_grad():
-                prior = model.reference_policy.step_log_probs(then)[0]
-                late, online = model.q_net_target(then)[0], model.q_net(then)[0]
-            if top_k is None:
-                value = 0.5 * sum(p.exp() * (q / 0.5).exp() for p, q in zip(prior, late, strict=True)).log()
-            else:
-                value = late[max(prior.topk(3).indices.tolist(), key=lambda a: online[a])]
-            target = episode.rewards[t] + 0.9 * value * (t + 1 < len(episode.actions))
+            now, *later = (torch.as_tensor(state) for state in states)
+            target = torch.tensor(sum(0.9**k * r for k, r in enumerate(episode.rewards[t : t + n_steps])))
+            for k, then in enumerate(later, start=1):
+                with torch.no_grad():
+                    prior = model.reference_policy.step_log_probs(then)[0]
+                    late, online = model.q_net_target(then)[0], model.q_net(then)[0]
+                if k < n_steps:
+                    if top_k is None and t + k < len(episode.actions):
+                        policy = guided_log_probs(late, 0.5, prior)
+                        target -= 0.9**k * 0.5 * (policy.exp() @ (policy - prior))
+                    continue
+                if top_k is None:
+                    value = 0.5 * sum(p.exp() * (q / 0.5).exp() for p, q in zip(prior, late, strict=True)).log()
+                else:
+                    value = late[max(prior.topk(3).indices.tolist(), key=lambda a: online[a])]
+                target += 0.9**k * value * (t + k < len(episode.actions))
             losses.append(F.smooth_l1_loss(model.q_net(now)[0, int(episode.actions[t])], target.float()))
     loss = model.loss(model.replay_buffer.batch(list(model.replay_buffer.episodes)))
     assert len(losses) > 50

@@ -53,7 +53,7 @@ def test_a_pipeline_says_what_the_policy_says(tmp_path: Path, vector_env: Callab
     assert said == expected
 
 
-def test_a_reference_with_another_tokenizer_is_refused(
+def test_a_model_or_reference_with_another_tokenizer_is_refused(
     tmp_path: Path, vector_env: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = agents.PPO("TransformerPolicy", vector_env(2), device="cpu")
@@ -74,3 +74,12 @@ def test_a_reference_with_another_tokenizer_is_refused(
     )
     with pytest.raises(ValueError, match=message):
         agents.PPO("TransformerPolicy", env, reference=tmp_path / "other", **keywords)
+    for name in ("same", "none"):
+        agents.PPO("TransformerPolicy", env, policy_kwargs={"model": tmp_path / name}, device="cpu")
+    other = {"policy_kwargs": {"model": str(tmp_path / "other")}, "device": "cpu"}
+    for algorithm, policy in ((agents.PPO, "TransformerPolicy"), (agents.DQN, "TransformerQPolicy")):
+        with pytest.raises(ValueError, match=message):
+            algorithm(policy, env, **other)
+    for environment in env.envs:
+        environment.tokenizer = SimpleNamespace(encode=None)  # one of a user's own, which tells no vocabulary
+    agents.PPO("TransformerPolicy", env, **other)

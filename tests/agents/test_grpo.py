@@ -1,12 +1,16 @@
 """GRPO: advantages and loss against hand-made loops, groups that stay together, and that it learns."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.callbacks import BaseCallback
 
-from agents import GRPO
+from agents import GRPO, PPO, BehaviourCloning, BestOfN, VectorEnvAdapter
 from agents.losses import group_advantages, grpo_loss
 
 
@@ -35,7 +39,9 @@ def test_the_loss_is_that_of_a_loop() -> None:
 
 
 def test_groups_are_whole_episodes_of_one_prompt_whatever_the_rollout(vector_env: Callable) -> None:
-    model = GRPO("TransformerPolicy", vector_env(6), n_steps=5, group_size=3, seed=0, device="cpu")
+    model = GRPO(
+        "TransformerPolicy", vector_env(6), n_steps=5, group_size=3, max_group_age=10**6, seed=0, device="cpu"
+    )
     seen: list[tuple] = []
     finished: list[float] = []
     train = GRPO.train
@@ -114,8 +120,133 @@ def test_checkpoints_go_on(vector_env: Callable, tmp_path: object) -> None:
         ({"advantage": "gae"}, "advantage='gae'; choose from grpo, rloo, dr_grpo"),
         ({"kl_coef": 0.1}, "needs a reference"),
         ({"n_epochs": 0}, "n_epochs=0; give at least 1"),
+        ({"max_group_age": 0}, "max_group_age=0; give at least 1"),
     ],
 )
 def test_impossible_arguments_are_refused(vector_env: Callable, keywords: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GRPO("TransformerPolicy", vector_env(4), **{"group_size": 2, "device": "cpu", **keywords})
+
+
+class Waits(BaseCallback):
+    """Keeps how long the oldest episode of an incomplete group has waited, before each rollout."""
+
+    def _on_training_start(self) -> None:
+        self.steps: list[int] = []
+        self.fresh_starts = 0
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        buffer = self.model.rollout_buffer
+        self.steps.append(buffer.longest_wait)
+        self.fresh_starts += not buffer._count.any()
+
+
+@pytest.mark.parametrize("bound", [1, 3, 10**6])
+def test_no_episode_waits_for_long(vector_env: Callable, bound: int) -> None:
+    options = {"n_steps": 20, "n_epochs": 1, "group_size": 4, "max_group_age": bound}
+    model = GRPO("TransformerPolicy", vector_env(8), **options, seed=0, device="cpu")
+    waits, ages, groups = Waits(), [], []
+    train = model.train
+
+    def spy() -> None:
+        groups.append(len(model.rollout_buffer.groups))
+        train()
+        ages.append(model.logger.name_to_value.get("train/group_age", 0.0))
+
+    model.train = spy
+    model.learn(8 * 20 * 60, callback=waits)
+    assert sum(groups) > 120
+    if bound < 10**6:
+        assert max(waits.steps) <= 20 * bound and max(ages) <= bound + 2  # looked at once a rollout
+        assert 2 <= waits.fresh_starts <= 30
+    else:
+        assert max(waits.steps) > 60  # so the bounds above are reached without them
+
+
+class FixedLength(VectorEnvAdapter):
+    """All episodes are of seven tokens."""
+
+    def step_wait(self) -> Any:
+        self._actions = 1 + self._actions % 6  # the end is never said
+        return super().step_wait()
+
+
+def test_episodes_of_one_length_never_begin_afresh(token_env: type) -> None:
+    """Rows of a group end together, even where a rollout cuts every episode."""
+    rows = [lambda: TimeLimit(token_env(), 7)] * 4
+    env = FixedLength(SyncVectorEnv(rows, autoreset_mode=AutoresetMode.SAME_STEP))
+    model = GRPO("TransformerPolicy", env, n_steps=5, group_size=2, seed=0, device="cpu")
+    model._begin_afresh = None  # is not called
+    model.learn(4 * 5 * 20)
+    assert model.rollout_buffer.longest_wait == 0 and model.rollout_buffer._count.tolist() == [14] * 4
+
+
+def test_training_goes_on_after_a_stop_within_a_rollout(vector_env: Callable) -> None:
+    """The steps of the rollout that was broken off are lost, so groups begin anew."""
+    model = GRPO("TransformerPolicy", vector_env(4), n_steps=16, group_size=2, seed=0, device="cpu")
+    model.learn(4 * 40, callback=lambda local, _: local["self"].num_timesteps < 4 * 25)
+    assert model.num_timesteps == 4 * 25
+    model.learn(4 * 160, reset_num_timesteps=False)
+    assert model.rollout_buffer._count.sum() > 20
+
+
+def test_the_first_ratio_is_one_in_reduced_precision(token_env: type) -> None:
+    rows = [lambda: TimeLimit(token_env(), 7)] * 4
+    env = FixedLength(SyncVectorEnv(rows, autoreset_mode=AutoresetMode.SAME_STEP))
+    reduced = {"policy_kwargs": {"dtype": "bfloat16"}, "seed": 0, "device": "cpu"}
+    model = GRPO("TransformerPolicy", env, n_steps=28, group_size=2, **reduced)
+    differences, add = [], model.rollout_buffer.add
+    # the cache rounds in other places; how much differs from machine to machine
+    model.rollout_buffer.add = lambda *args: add(*args[:-1], args[-1] + 0.01)
+
+    def compare() -> None:
+        for batch in model.rollout_buffer.get():
+            own = model.policy.packed_log_probs(batch.packs, batch.actions)
+            differences.append((own - batch.old_log_prob).abs().max().item())
+
+    model.train = compare
+    model.learn(4 * 28 * 2)
+    assert len(differences) == 2 and max(differences) < 1e-6
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_reference_is_asked_once_a_token(
+    vector_env: Callable, masked_vector_env: Callable, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = (masked_vector_env if masked else vector_env)(4)
+    options = {"n_steps": 40, "n_epochs": 3, "batch_size": 30, "group_size": 2, "reference": "initial"}
+    model = GRPO("TransformerPolicy", env, **options, kl_coef=0.1, seed=0, device="cpu")
+    asked, seen = [0], []
+    ask = model.reference_policy.log_prob
+
+    def counted(packs: Any, actions: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+        asked[0] += len(actions)
+        return ask(packs, actions, masks)
+
+    def compared(batch: Any, clip_range: float) -> Any:
+        seen.append(len(batch.actions))
+        expected = ask(batch.packs, batch.actions, batch.masks)
+        torch.testing.assert_close(batch.reference_log_prob, expected, rtol=0, atol=1e-5)
+        return GRPO.loss(model, batch, clip_range)
+
+    monkeypatch.setattr(model.reference_policy, "log_prob", counted)
+    model.loss = compared
+    model.learn(4 * 40 * 2)
+    assert sum(seen) == 3 * asked[0] > 300 and model.trained_tokens == sum(seen)
+
+
+@pytest.mark.parametrize("algorithm", [GRPO, BestOfN, BehaviourCloning])
+def test_no_values_are_computed(vector_env: Callable, algorithm: type) -> None:
+    options = {"group_size": 2} if algorithm is GRPO else {"n": 2} if algorithm is BestOfN else {}
+    trunk = {"policy_kwargs": {"value_trunk": "separate"}}
+    model = algorithm("TransformerPolicy", vector_env(4), n_steps=16, **options, **trunk, seed=0, device="cpu")
+    model.policy.value_reader.backbone.hidden = None  # would fail
+    model.learn(128)
+    obs = torch.as_tensor(vector_env(4).reset(seed=0)[0])
+    with torch.no_grad():
+        assert (model.policy.predict_values(obs) == 0).all() and model.policy(obs)[1].shape == (4, 1)
+    other = PPO("TransformerPolicy", vector_env(4), **trunk, device="cpu")
+    other.policy.load_state_dict(model.policy.state_dict())  # the weights are there for one that has values

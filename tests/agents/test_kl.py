@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig
 
 from agents import PPO, KLCoefficient
+from agents.kl import finished_sums
 
 LLAMA = LlamaConfig(vocab_size=7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
 
@@ -102,3 +103,63 @@ def test_a_lora_policy_as_reference_survives_a_checkpoint(vector_env: Callable, 
     model.save(tmp_path / "model")
     loaded = PPO.load(tmp_path / "model", device="cpu")
     torch.testing.assert_close(reference_log_probs(loaded, batch), expected)
+
+
+def test_sums_over_episodes_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    terms, ends = rng.normal(size=(40, 3)), rng.random((40, 3)) < 0.2
+    starts = np.concatenate([np.ones((1, 3), bool), ends[:-1]])
+    starts[17, 1] = True  # an episode that a reset cut is nobody's
+    expected = []
+    for row in range(3):
+        running = 0.0
+        for t in range(40):
+            running = terms[t, row] + (0.0 if starts[t, row] else running)
+            if ends[t, row]:
+                expected.append(running)
+    found, carried = [], np.zeros(3)
+    for at in range(0, 40, 5):
+        part = slice(at, at + 5)
+        finished, carried = finished_sums(terms[part], starts[part], ends[part], carried)
+        found += finished.tolist()
+    np.testing.assert_allclose(sorted(found), sorted(expected))
+
+
+def test_the_kl_is_that_of_whole_episodes_however_short_the_rollout(vector_env: Callable) -> None:
+    """Episodes of up to 13 tokens in rollouts of 3 steps: many rollouts finish none, and most begin none."""
+    model = PPO(
+        "TransformerPolicy",
+        vector_env(2),
+        n_steps=3,
+        learning_rate=0.0,
+        reference=make(vector_env, seed=5).policy,
+        kl_coef=0.5,
+        kl_target=1.0,
+        kl_horizon=10.0,
+        seed=0,
+        device="cpu",
+    )
+    with torch.no_grad():
+        model.policy.backbone.model.get_input_embeddings().weight[0] = 0.0  # the end token is seldom said
+    buffer, running, measured, rewards = model.rollout_buffer, np.zeros(2), 0, []
+    add = buffer.add
+    buffer.add = lambda *args: (rewards.append(args[2].copy()), add(*args))
+    _, callback = model._setup_learn(10**6)
+    for _ in range(40):
+        rewards.clear()
+        model.logger.name_to_value.clear()
+        price = model.kl.value
+        model.collect_rollouts(model.env, callback, buffer, 3)
+        ratios = (np.array(rewards) - buffer.rewards) / price
+        whole = []
+        for t in range(3):
+            running = np.where(buffer.episode_starts[t], 0.0, running) + ratios[t]
+            ended = model._last_episode_starts if t == 2 else buffer.episode_starts[t + 1].astype(bool)
+            whole += running[ended].tolist()
+        logged = model.logger.name_to_value.get("rollout/kl_per_episode")
+        assert (logged is None) is (not whole)
+        if whole:
+            measured += 1
+            assert logged == pytest.approx(np.mean(whole), abs=1e-4) and model.kl.observed == logged
+        assert (model.kl.value == price) is (not whole)  # nothing was measured, so nothing is steered
+    assert 5 < measured < 35

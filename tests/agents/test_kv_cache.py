@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from agents.backbone import Backbone
-from agents.buffers import to_device
+from agents.buffers import pack_to_device
 from agents.kv_cache import ContextFollower, check_cache
 from agents.models import ModelSpec
 from agents.packing import pack
@@ -137,7 +137,7 @@ def test_packed_contexts_equal_each_context_alone(name: str) -> None:
     rng = np.random.default_rng(0)
     contexts = [rng.integers(V, size=n) for n in (L, 7, 13)]
     positions = [np.arange(len(ids)) for ids in contexts]
-    packs = [to_device(pack(contexts, positions), "cpu")]
+    packs = [pack_to_device(pack(contexts, positions), "cpu")]
     with torch.no_grad():
         packed = ContextReader(backbone).packed_hidden(packs)
         alone = [
@@ -196,3 +196,19 @@ def test_these_models_are_cached(name: str) -> None:
 )
 def test_what_the_cache_cannot_follow_is_not_cached(config: PreTrainedConfig) -> None:
     assert check_cache(build(config)) is not None
+
+
+def test_a_cached_block_within_another_leaves_it_on() -> None:
+    reader = ContextReader(build(CONFIGS["gpt2"]))
+    obs = torch.tensor([[1, 2, 3, *[V] * (L - 3)]])
+    with torch.no_grad(), reader.cached():
+        reader.last_hidden(obs)
+        with reader.cached():
+            reader.last_hidden(obs.repeat(3, 1))
+        outer, reader.backbone.hidden = reader.backbone.hidden, None  # what reads whole contexts
+        expected = reader.last_hidden(obs)
+    reader.backbone.hidden = outer
+    torch.testing.assert_close(reader.last_hidden(obs), expected)
+    with pytest.raises(RuntimeError), reader.cached():
+        raise RuntimeError
+    assert not reader._following

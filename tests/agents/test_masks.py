@@ -1,5 +1,6 @@
 """Masks: only legal actions are tried, and what is learned is learned of the distribution that was sampled."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import sb3_contrib
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
+from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
+from sb3_contrib.common.maskable.evaluation import evaluate_policy as evaluate_masked
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.nn import functional as F
 from transformers import GPT2Config
@@ -294,3 +298,39 @@ def test_masks_stay_on_the_device() -> None:
     hard = q_targets(column, column, q_values, q_values, legal)
     soft = soft_q_targets(column, column, q_values, prior, 1.0)
     assert hard.device.type == soft.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", ["PPO", "DQN", "GRPO", "BestOfN", "BehaviourCloning"])
+def test_predict_warns_once_where_masks_are_missing(name: str, masked_vector_env: Callable, tmp_path: Path) -> None:
+    groups = {"GRPO": {"group_size": 2}, "BestOfN": {"n": 2}}.get(name, {})
+    policy = "TransformerQPolicy" if name == "DQN" else "TransformerPolicy"
+    model = getattr(agents, name)(policy, masked_vector_env(4), **groups, **SMALL)
+    obs = model.env.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(obs, action_masks=np.ones((4, 7), bool))
+    with pytest.warns(UserWarning, match=r"sb3_contrib.common.maskable.evaluation.evaluate_policy.*MaskableEval"):
+        model.predict(obs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(obs)
+    model.save(tmp_path / "model")  # without the environment that was asked
+    assert getattr(agents, name).load(tmp_path / "model", device="cpu")._asked is None
+
+
+def test_sb3_contribs_evaluation_plays_what_is_legal(masked_vector_env: Callable) -> None:
+    """The environment raises where it is not, which SB3's own evaluation runs into."""
+    model = agents.PPO("TransformerPolicy", masked_vector_env(4), **SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation = MaskableEvalCallback(
+            agents.VectorEnvAdapter(masked_vector_env(4)), eval_freq=32, n_eval_episodes=10, verbose=0, warn=False
+        )
+        model.learn(256, callback=evaluation)
+        mean, _ = evaluate_masked(model, agents.VectorEnvAdapter(masked_vector_env(4)), 10, warn=False)
+    assert np.isfinite([mean, evaluation.last_mean_reward]).all()
+    with (
+        pytest.warns(UserWarning, match="restricts actions"),
+        pytest.raises(ValueError, match="is not legal after"),
+    ):
+        evaluate_policy(model, agents.VectorEnvAdapter(masked_vector_env(4)), 50, deterministic=False, warn=False)

@@ -129,3 +129,20 @@ def test_what_the_reference_never_says_is_told(vector_env: Callable) -> None:
         bigram.table[:, 1:] = -torch.inf
     with pytest.raises(ValueError, match="probability 0"):
         make(vector_env, bigram).learn(128)
+
+
+@pytest.mark.parametrize("source", ["initial", "policy"])
+def test_a_frozen_copy_takes_no_more_than_the_precision_asked_for(
+    vector_env: Callable, tmp_path: Path, source: str
+) -> None:
+    reduced = {"policy_kwargs": {"dtype": "bfloat16"}}
+    other = PPO("TransformerPolicy", vector_env(4), **reduced, device="cpu").policy
+    model = make(vector_env, source if source == "initial" else other, **reduced)
+    frozen = model.reference_policy.frozen
+    assert {p.dtype for p in frozen.parameters()} == {torch.bfloat16}
+    assert all(p.dtype == torch.float32 for p in model.policy.parameters())
+    obs = torch.as_tensor(model.env.reset())
+    before = model.reference_policy.step_log_probs(obs)
+    model.learn(128).save(tmp_path / "model")
+    loaded = PPO.load(tmp_path / "model", device="cpu")
+    assert torch.equal(loaded.reference_policy.step_log_probs(obs), before)

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import PPO, Checkpoint, SampleTexts, resume
+from agents import GRPO, PPO, Checkpoint, SampleTexts, resume
 from agents.runs import checkpoints
 from agents.vec_env import VectorEnvAdapter
 
@@ -43,6 +43,11 @@ class Said(BaseCallback):
         self.first = [self._text(row) for row in self.model._last_obs]
         self.actions: list[list[int]] = [[] for _ in self.first]
 
+    def _on_rollout_start(self) -> None:
+        if self.model._last_episode_starts.all():  # as at the beginning, and where groups begin afresh
+            self.first = [self._text(row) for row in self.model._last_obs]
+            self.actions = [[] for _ in self.first]
+
     def _text(self, observation: np.ndarray) -> str:
         return Letters().decode(observation[observation != 7].tolist())
 
@@ -71,6 +76,16 @@ def test_samples_are_what_was_said(vector_env: Callable, tmp_path: Path) -> None
         right = sum(then == "abcdef"[("abcdef".index(now) + 1) % 6] for now, then in pairwise(chain) if now != ".")
         assert sample["reward"] == right and sample["terms"] == {}
     assert (found[-1]["prompt"], found[-1]["completion"]) == said.episodes[-1]
+
+
+def test_samples_are_what_was_said_where_groups_begin_afresh(vector_env: Callable, tmp_path: Path) -> None:
+    said, fresh = Said(), []
+    model = GRPO("TransformerPolicy", Spelling(vector_env(8)), group_size=4, **SMALL)
+    begin = model._begin_afresh
+    model._begin_afresh = lambda: (fresh.append(model.num_timesteps), begin())
+    model.learn(12 * 8 * 40, callback=[said, SampleTexts(tmp_path / "samples.jsonl", every=8, count=8)])
+    found = {(sample["prompt"], sample["completion"]) for sample in lines(tmp_path / "samples.jsonl")}
+    assert fresh and found == set(said.episodes)
 
 
 def test_tensorboard_shows_them(vector_env: Callable, tmp_path: Path) -> None:

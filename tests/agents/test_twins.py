@@ -204,3 +204,44 @@ def test_one_step_batch_equals_stock_dqn_train(token_env: type) -> None:
         ours.q_net.state_dict().items(), theirs.q_net.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("double_q", [True, False])
+def test_only_what_counts_is_scored(vector_env: Callable, double_q: bool) -> None:
+    """Loss and gradient are those of both networks scoring states and next states, with a gradient throughout."""
+    model = DQN("TransformerQPolicy", vector_env(3), learning_starts=10**9, double_q=double_q, seed=2, device="cpu")
+    model.learn(150)
+    model.policy.double()
+    with torch.no_grad():
+        for parameter in model.q_net_target.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    batch = model.replay_buffer.batch(list(model.replay_buffer.episodes))
+    batch = batch._replace(rewards=batch.rewards.double(), discounts=batch.discounts.double())
+    rows: dict[str, list[tuple[int, bool]]] = {"q_net": [], "q_net_target": []}
+    for name, seen in rows.items():
+        head = getattr(model, name).reader.backbone
+        score = head.scores
+        head.scores = lambda hidden, score=score, seen=seen: (
+            seen.append((len(hidden), torch.is_grad_enabled())) or score(hidden)
+        )
+    loss = model.loss(batch)
+    loss.backward()
+    ours, n = gradients(model.q_net), len(batch.actions)
+    assert sorted(rows["q_net"]) == ([(n, False)] if double_q else []) + [(n, True)]
+    assert rows["q_net_target"] == [(n, False)]
+    model.q_net.zero_grad()
+
+    states, online, late = [], [], []
+    for pack, count in zip(batch.packs, batch.n_states, strict=True):
+        q_values, target = (network.evaluate_packed([pack]) for network in (model.q_net, model.q_net_target))
+        states.append(q_values[:count])
+        online.append(q_values[count:])
+        late.append(target[count:])
+    with torch.no_grad():
+        late_q, chosen = torch.cat(late), torch.cat(online if double_q else late).argmax(1, keepdim=True)
+        targets = batch.rewards + batch.discounts * late_q.gather(1, chosen)[:, 0]
+    whole = F.smooth_l1_loss(torch.cat(states).gather(1, batch.actions[:, None])[:, 0], targets)
+    whole.backward()
+    torch.testing.assert_close(loss, whole, rtol=1e-12, atol=0)
+    for name, gradient in gradients(model.q_net).items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-9, atol=1e-14, msg=name)

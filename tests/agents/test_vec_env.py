@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.monitor import Monitor
 
@@ -67,8 +67,35 @@ def test_attributes_and_methods(vector_env: Callable) -> None:
     env = VectorEnvAdapter(vector_env(3))
     assert env.get_attr("num_envs") == [3, 3, 3] and env.get_attr("num_envs", [1]) == [3]
     assert env.env_is_wrapped(Monitor) == [True] * 3
-    env.set_attr("something", 5)
-    assert env.get_attr("something") == [5] * 3
-    with pytest.raises(ValueError, match="share 'something'"):
-        env.set_attr("something", 5, indices=[0])
+    with pytest.raises(ValueError, match="share 'num_envs'"):
+        env.set_attr("num_envs", 5, indices=[0])
     env.close()
+
+
+@pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
+def test_attributes_are_set_where_they_are_read(token_env: type, vector: type) -> None:
+    env = VectorEnvAdapter(vector([token_env] * 3, autoreset_mode=AutoresetMode.SAME_STEP))
+    try:
+        env.set_attr("reply", 2)
+        assert list(env.env.call("reply")) == [2] * 3 == env.get_attr("reply")
+        env.set_attr("reply", 4, indices=[1])
+        assert list(env.env.call("reply")) == [2, 4, 2] == env.get_attr("reply")
+        with pytest.raises(AttributeError, match="not all rows have an attribute 'something'"):
+            env.set_attr("something", 5, indices=[0])
+        env.set_attr("something", [5, 6])
+        assert env.get_attr("something") == [[5, 6]] * 3
+    finally:
+        env.close()
+
+
+def test_options_reach_the_reset(vector_env: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = VectorEnvAdapter(vector_env(3))
+    seen = []
+    monkeypatch.setattr(env.env, "reset", lambda seed, options: seen.append(options) or (np.zeros(3), {}))
+    env.set_options({"level": 2})
+    env.reset()
+    env.reset()  # options are for one reset
+    env.set_options([{"level": 1}, {"level": 1}, {"level": 2}])
+    with pytest.raises(ValueError, match="reset options differ from row to row .*set_options"):
+        env.reset()
+    assert seen == [{"level": 2}, None]
