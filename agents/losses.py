@@ -140,6 +140,17 @@ def grpo_loss(
     return GRPOLoss(total, policy, entropy, kl.detach(), clip_fraction, approx_kl)
 
 
+def normalize_advantages(advantages: NDArray[np.float32], least: float) -> NDArray[np.float32]:
+    """Return advantages (T, B) less their mean, divided by their standard deviation or by `least`, if that is more.
+
+    Source: the advantages of Schulman et al. 2017, arXiv:1707.06347, as implementations normalise them; that small
+    ones are not scaled up is from Hafner et al. 2023, arXiv:2301.04104, section "Actor critic learning", where the
+    bound is 1.
+    """
+    deviation = advantages.std(ddof=1)
+    return (advantages - advantages.mean()) / (np.maximum(deviation, least) + 1e-8)
+
+
 def whiten_rewards(rewards: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rewards with unit variance about their own mean, which stays.
 

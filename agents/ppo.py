@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from .algorithm import check_buffer, check_buffer_options
 from .buffers import EpisodeRolloutBuffer, RolloutBatch
 from .kl import KLCoefficient, check_kl, finished_sums
-from .losses import PPOLoss, ppo_loss, whiten_rewards
+from .losses import PPOLoss, normalize_advantages, ppo_loss, whiten_rewards
 from .on_policy import OnPolicyTextAlgorithm, check_sizes, means
 from .policies import TransformerPolicy
 from .reference import ReferenceSource
@@ -29,9 +29,10 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
     """Proximal policy optimisation, Schulman et al. 2017, arXiv:1707.06347.
 
     The arguments are SB3's, in SB3's order; `n_steps` and `batch_size` count transitions. What differs: a
-    minibatch is whole fragments of episodes, advantages are normalised over the rollout, gamma is 1, the learning
-    rate falls to 0. Where the environment restricts actions (sb3-contrib's `action_masks()`), only legal ones are
-    sampled, and log-probabilities, entropies and KL are those of the legal actions.
+    minibatch is whole fragments of episodes, advantages are normalised over the rollout and small ones scaled up by
+    no more than `advantage_floor` allows, gamma is 1, the learning rate falls to 0. Where the environment restricts
+    actions (sb3-contrib's `action_masks()`), only legal ones are sampled, and log-probabilities, entropies and KL
+    are those of the legal actions.
 
     Args:
         policy: "TransformerPolicy" or a subclass of it.
@@ -45,6 +46,9 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
             over them. None takes a minibatch at once. Less memory, the same gradient.
         whiten_rewards: give the rewards of each rollout unit variance about their mean, after the charge for the
             KL; see `agents.losses.whiten_rewards`. The value of a state that a time limit cut is one of them.
+        advantage_floor: advantages are divided by their standard deviation, or by this share of the largest one of
+            any rollout so far where that is more: what is left when a task is solved is noise, and a policy that
+            learns from it at full scale forgets what it could. 0: by the standard deviation always.
         learning_rate, n_steps, batch_size, n_epochs, gamma, gae_lambda, clip_range, clip_range_vf,
             normalize_advantage, ent_coef, vf_coef, max_grad_norm, target_kl and the rest: as in SB3.
     """
@@ -52,6 +56,8 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TransformerPolicy": TransformerPolicy}
     policy: TransformerPolicy  # type: ignore[assignment]
     rollout_buffer: EpisodeRolloutBuffer
+    advantage_floor: float = 0.0  # of checkpoints that were saved before there was one
+    _largest_deviation = 0.0  # of the advantages of a rollout, so far
 
     def __init__(
         self,
@@ -87,12 +93,14 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         kl_target: float | None = None,
         kl_horizon: float = 1000.0,
         whiten_rewards: bool = False,
+        advantage_floor: float = 0.1,
         micro_batch_size: int | None = None,
     ) -> None:
         check_buffer("rollout_buffer_class", rollout_buffer_class, EpisodeRolloutBuffer)
         check_buffer_options("rollout_buffer_kwargs", rollout_buffer_kwargs, "seed")
         check_kl(reference, kl_coef, kl_target, kl_horizon)
         check_sizes(n_epochs=n_epochs, batch_size=batch_size, micro_batch_size=micro_batch_size)
+        _check_floor(advantage_floor)
         with warnings.catch_warnings():
             # SB3 asks that n_steps * n_envs be a multiple of batch_size; whole fragments never divide evenly.
             warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
@@ -128,7 +136,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         self.micro_batch_size = micro_batch_size
         self.kl = KLCoefficient(kl_coef, kl_target, kl_horizon)
         self._running_log_ratio = np.zeros(0)  # (B,) nats of the episodes that go on, whole ones are averaged
-        self.whiten_rewards = whiten_rewards
+        self.whiten_rewards, self.advantage_floor = whiten_rewards, advantage_floor
         if _init_setup_model:
             self._setup_model()
 
@@ -141,6 +149,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
     def _check_options(self) -> None:
         check_kl(self.reference, self.kl.value, self.kl.target, self.kl.horizon)
         check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _check_floor(self.advantage_floor)
 
     def collect_rollouts(
         self,
@@ -240,8 +249,9 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         """Normalise over the rollout: within one episode's minibatch a terminal reward would lose its sign."""
         advantages = self.rollout_buffer.advantages
         if self.normalize_advantage and advantages.size > 1:
-            advantages -= advantages.mean()
-            advantages /= advantages.std(ddof=1) + 1e-8
+            self._largest_deviation = max(self._largest_deviation, float(advantages.std(ddof=1)))
+            least = self.advantage_floor * self._largest_deviation
+            self.rollout_buffer.advantages = normalize_advantages(advantages, least)
 
     def _log_update(self, losses: list[PPOLoss], clip_range: float, clip_range_vf: float | None) -> None:
         mean, buffer = means(losses), self.rollout_buffer
@@ -257,3 +267,8 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
+
+
+def _check_floor(floor: float) -> None:
+    if not 0 <= floor <= 1:
+        raise ValueError(f"advantage_floor={floor} is a share of a standard deviation, from 0 to 1")

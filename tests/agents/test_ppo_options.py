@@ -1,19 +1,23 @@
-"""PPO's options beyond the loss: whitened rewards, the value's trunk, values of states that a time limit cut."""
+"""PPO's options beyond the loss: scaled rewards and advantages, the value's trunk, values of states cut by time."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.vec_env import DummyVecEnv
 from transformers import GPT2Config, LlamaConfig
 
 import agents
-from agents.losses import whiten_rewards
+import text_envs
+from agents.losses import normalize_advantages, whiten_rewards
 
+gym.register_envs(text_envs)
 CONFIG = GPT2Config(vocab_size=7, n_positions=14, n_embd=16, n_layer=1, n_head=2)
 UNTIED = LlamaConfig(
     vocab_size=7,
@@ -59,6 +63,42 @@ def test_the_rollout_is_whitened_after_the_charge(vector_env: Callable, kl: dict
         rewards[whiten], returns[whiten] = buffer.rewards.copy(), buffer.returns - buffer.values
     np.testing.assert_allclose(rewards[True], whiten_rewards(rewards[False]), atol=1e-5)
     assert np.abs(returns[True] - returns[False]).max() > 0.1
+
+
+def test_advantages_are_normalised_and_small_ones_not_scaled_up() -> None:
+    advantages = np.random.default_rng(0).normal(2.0, 0.01, (16, 3)).astype(np.float32)
+    stock = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)  # as SB3 does, of a minibatch
+    np.testing.assert_array_equal(normalize_advantages(advantages, 0.0), stock)
+    np.testing.assert_array_equal(normalize_advantages(advantages, 0.001), stock)
+    np.testing.assert_allclose(normalize_advantages(advantages, 0.5), (advantages - 2) / 0.5, atol=0.01)
+
+
+def test_the_floor_is_a_share_of_the_largest_deviation_so_far(vector_env: Callable, tmp_path: Path) -> None:
+    model = collect(make(vector_env(3), advantage_floor=0.1))
+
+    def normalised(scale: float) -> float:
+        model.rollout_buffer.advantages = scale * np.linspace(-1, 1, 48, dtype=np.float32).reshape(16, 3)
+        model._normalize_advantages()
+        return float(model.rollout_buffer.advantages.std(ddof=1))
+
+    assert [normalised(scale) for scale in (1.0, 4.0, 2.0, 0.4)] == pytest.approx([1, 1, 1, 1], rel=1e-5)
+    assert normalised(0.04) == pytest.approx(0.1, rel=1e-5)  # a hundredth of the largest, and not 1
+    model.save(tmp_path / "model.zip")
+    model = agents.PPO.load(tmp_path / "model.zip", advantage_floor=0.01)
+    model._setup_learn(0, reset_num_timesteps=False)
+    assert normalised(0.04) == pytest.approx(1, rel=1e-5)
+    with pytest.raises(ValueError, match="advantage_floor=2 is a share"):
+        make(vector_env(3), advantage_floor=2)
+
+
+@pytest.mark.slow
+def test_what_is_solved_is_not_forgotten() -> None:
+    """Without a floor this run solves the bandit by step 10,000 and ends at half of it."""
+    envs = gym.make_vec("text_envs/Bandit-v0", 16, autoreset_mode=AutoresetMode.SAME_STEP)
+    model = agents.PPO("TransformerPolicy", envs, learning_rate=1e-3, seed=2, device="cpu")
+    model.learn(61_440)
+    score = envs.normalize(float(np.mean([episode["r"] for episode in model.ep_info_buffer])))  # type: ignore[attr-defined]
+    assert score > 0.9
 
 
 @pytest.mark.parametrize("options", [{}, {"lora": 2}, {"model": UNTIED}])
