@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from typing import Any
 
 import gymnasium as gym
@@ -115,9 +117,9 @@ def _suites(repeats: int) -> Iterator[Row]:
     if importlib.util.find_spec("reasoning_gym") is None or importlib.util.find_spec("textarena") is None:
         print("  reasoning-gym and TextArena are left out: pip install 'text-envs[suites]'")
         return
-    asked = f"text_envs/ReasoningGym-v0, {QUESTIONS}, batch of {SUITE_BATCH}, questions made before on both sides"
-    answered = _episodes("text_envs/ReasoningGym-v0", ("0",), dataset=QUESTIONS)
-    yield compare(asked, "episodes/s", answered, _reasoning_gym(), "reasoning-gym's own scoring", repeats)
+    asked = f"text_envs/ReasoningGym-v0, {QUESTIONS}, batch of {SUITE_BATCH}, {SUITE_EPISODES} new questions"
+    ours, theirs = (partial(answer, count()) for answer in (_answered, _reasoning_gym))
+    yield compare(asked, "episodes/s", ours, theirs, "reasoning-gym's own loop", repeats)
     played = f"text_envs/TextArena-v0, {GAME}, batch of {SUITE_BATCH}"
     ours = _episodes("text_envs/TextArena-v0", MOVES, game=GAME)
     yield compare(played, "episodes/s", ours, _textarena, "TextArena's own loop", repeats)
@@ -139,19 +141,22 @@ def _episodes(id: str, said: tuple[str, ...], **keywords: Any) -> Callable[[], i
     return play
 
 
-def _reasoning_gym() -> Callable[[], int]:
-    """Return a function that scores an answer to each question; the questions are made here."""
+def _answered(seeds: Iterator[int]) -> int:
+    """Make questions of the next seed and answer them in our environment."""
+    answered = _episodes(
+        "text_envs/ReasoningGym-v0", ("0",), dataset=QUESTIONS, dataset_seed=next(seeds), size=SUITE_EPISODES
+    )
+    return answered()
+
+
+def _reasoning_gym(seeds: Iterator[int]) -> int:
+    """Make questions of the next seed and score an answer to each."""
     from reasoning_gym import create_dataset
 
-    data = create_dataset(QUESTIONS, seed=0, size=SUITE_EPISODES)
-    entries = list(data)
-
-    def score() -> int:
-        for entry in entries:
-            data.score_answer("0", entry)
-        return len(entries)
-
-    return score
+    data = create_dataset(QUESTIONS, seed=next(seeds), size=SUITE_EPISODES)
+    for entry in data:
+        data.score_answer("0", entry)
+    return SUITE_EPISODES
 
 
 def _textarena() -> int:
