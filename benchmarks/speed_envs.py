@@ -118,8 +118,8 @@ def _suites(repeats: int) -> Iterator[Row]:
         print("  reasoning-gym and TextArena are left out: pip install 'text-envs[suites]'")
         return
     asked = f"text_envs/ReasoningGym-v0, {QUESTIONS}, batch of {SUITE_BATCH}, {SUITE_EPISODES} new questions"
-    ours, theirs = (partial(answer, count()) for answer in (_answered, _reasoning_gym))
-    yield compare(asked, "episodes/s", ours, theirs, "reasoning-gym's own loop", repeats)
+    answered, scored = partial(_answered, count()), partial(_reasoning_gym, count())
+    yield compare(asked, "episodes/s", answered, scored, "reasoning-gym's own loop", repeats)
     played = f"text_envs/TextArena-v0, {GAME}, batch of {SUITE_BATCH}"
     ours = _episodes("text_envs/TextArena-v0", MOVES, game=GAME)
     yield compare(played, "episodes/s", ours, _textarena, "TextArena's own loop", repeats)
