@@ -72,7 +72,12 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
         self.rollout_buffer.max_tokens = self.micro_batch_size  # type: ignore[attr-defined]
         ask = self._ask_masks if restricts(env) else None
         with self.policy.cached(), self.policy.masked(ask):
-            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)  # type: ignore[misc]
+            finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)  # type: ignore[misc]
+        self._after_rollout(finished)
+        return finished
+
+    def _after_rollout(self, finished: bool) -> None:
+        """Prepare the rollout for the update; `finished` is False where a callback broke it off."""
 
     @torch.no_grad()
     def _rescore(self) -> None:
@@ -140,20 +145,12 @@ class GroupAlgorithm(OnPolicyTextAlgorithm):
             seed_groups(self.env, self.group_size, self.rng)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: RolloutBuffer,
-        n_rollout_steps: int,
-    ) -> bool:
-        """Collect `n_rollout_steps` of every row with the key-value cache, and the groups that they complete."""
-        finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        if not finished:
+    def _after_rollout(self, finished: bool) -> None:
+        """Collect the groups that are complete."""
+        if finished:
+            self._collect_groups()
+        else:
             self._last_obs = None  # the steps of a rollout that was broken off are lost, so new episodes begin
-            return False
-        self._collect_groups()
-        return True
 
     def _collect_groups(self) -> None:
         buffer = self.rollout_buffer

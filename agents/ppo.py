@@ -8,12 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 import stable_baselines3
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule, explained_variance
-from stable_baselines3.common.vec_env import VecEnv
 
 from .algorithm import check_buffer, check_buffer_options
 from .buffers import EpisodeRolloutBuffer, RolloutBatch
@@ -151,22 +148,15 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
         check_sizes(n_epochs=self.n_epochs, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
         _check_floor(self.advantage_floor)
 
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: RolloutBuffer,
-        n_rollout_steps: int,
-    ) -> bool:
-        """Collect `n_rollout_steps` of every row with the key-value cache, charge for the KL, whiten rewards."""
-        finished = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        if finished:
-            self._rescore()
-            self._charge()
-        if finished and self.whiten_rewards:
+    def _after_rollout(self, finished: bool) -> None:
+        """Charge for the KL and whiten rewards."""
+        if not finished:
+            return
+        self._rescore()
+        self._charge()
+        if self.whiten_rewards:
             self.rollout_buffer.rewards = whiten_rewards(self.rollout_buffer.rewards)
             self.rollout_buffer.recompute_returns_and_advantage()
-        return finished
 
     @torch.no_grad()
     def _charge(self) -> None:
