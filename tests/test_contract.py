@@ -143,9 +143,8 @@ def test_a_text_earns_the_same_token_by_token(id, dense):
         texts.reset(seed=seed)
         end = [] if tokens.end_token_id is None else [tokens.end_token_id]
         ids = tokens.task.codec.encode(text) + end
-        short = (
-            not end and len(ids) < tokens.task.max_new_tokens
-        )  # only as a text does it close, so it is completed
+        # without an end token it closes as a text only, so token by token it is completed
+        short = not end and len(ids) < tokens.task.max_new_tokens
         ids += np.random.default_rng(seed).integers(tokens.vocab_size, size=tokens.task.max_new_tokens).tolist()
         total, info = 0.0, {}
         while "reward_clean" not in info:
