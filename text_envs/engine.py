@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
+from .columns import Columns, take
 from .streams import RowRandom, Stream, row_keys, seed_to_word
 from .tasks.base import Samples, Score, Task, Utterances, a_bool, at_least, pad
 
@@ -128,7 +129,7 @@ class Engine:
         self._replied = np.zeros(shape if self._replies else (num_rows, 0), np.bool_)  # tokens that the task said
         self._turn = np.zeros(num_rows, np.int64)
         self._paid = np.zeros(num_rows)  # of the current utterance, before scale and noise
-        self._columns: dict[str, NDArray[Any]] = {}
+        self._columns = Columns(num_rows, type(task).__name__)
         self._legal = np.ones((num_rows, task.vocab_size), np.bool_) if self._restricts else None
         self._key = np.zeros(num_rows, np.uint64)  # of the row's seed
         self._episode = np.full(num_rows, -1, np.int64)
@@ -163,8 +164,7 @@ class Engine:
         self.length[where] = self._prompt[where] = length
         self._replied[where] = False
         self._turn[where] = 0
-        for name, values in samples.columns.items():
-            self._keep(name, values, where)
+        self._columns.keep(samples.columns, where)
         self._open(where)
         self._restrict(rows)
         self._half_done = False
@@ -224,11 +224,10 @@ class Engine:
             closed: (n,) where the utterance has closed; False: nowhere.
         """
         where = slice(None) if rows is None else rows
-        columns = {name: values[where] for name, values in self._columns.items()}
         tokens, start, length = self.tokens[where], self._start[where], self.length[where]
         if before := self._distractors:
             tokens, start, length = tokens[:, before:], start - before, length - before
-        return Utterances(tokens, start, length, self._turn[where], columns, closed)
+        return Utterances(tokens, start, length, self._turn[where], self._columns.of(where), closed)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return (B, V), True where an action is legal, in a fresh array."""
@@ -373,7 +372,7 @@ class Engine:
         if due is not ends:  # partial utterances were scored too: report only those that closed
             value = value[ends if due is None else np.searchsorted(due, ends)]
             keep = np.flatnonzero(np.isin(scored, end_rows)) if details else _NO_ROWS
-            scored, details = scored[keep], _take(details, keep)
+            scored, details = scored[keep], take(details, keep)
         return Outcome(reward, terminated, end_rows, value, scored, details)
 
     def _due(self, closed: NDArray[np.bool_], ends: Rows, rows: Rows | None) -> Rows | None:
@@ -434,25 +433,6 @@ class Engine:
     def _scorer(self) -> str:
         """What messages call the task's score."""
         return f"{type(self.task).__name__}.score"
-
-    def _keep(self, name: str, values: NDArray[Any], where: Any) -> None:
-        """Store a column of new samples; its type grows where theirs has more room, as that of longer texts.
-
-        Raises:
-            ValueError: if a row's values have another shape than those of samples before.
-        """
-        kept = self._columns.get(name)
-        if kept is None:
-            kept = np.zeros((self.num_rows, *values.shape[1:]), values.dtype)
-        if values.shape[1:] != kept.shape[1:]:
-            raise ValueError(
-                f"{type(self.task).__name__}.sample returned the column {name!r} with values of shape "
-                f"{values.shape[1:]}, and of shape {kept.shape[1:]} before; pad them to one shape"
-            )
-        if values.dtype != kept.dtype:
-            kept = kept.astype(_common(kept.dtype, values.dtype), copy=False)
-        kept[where] = values
-        self._columns[name] = kept
 
     def _open(self, where: Any) -> None:
         """Open the next utterance at the end of the contexts."""
@@ -546,22 +526,3 @@ def _finite(value: float, name: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} is a finite number, got {value}")
     return number
-
-
-def _common(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a type that keeps the values of both, as Python objects where they are numbers and texts."""
-    alike = one.kind == other.kind or {one.kind, other.kind} <= set("biuf")
-    return np.result_type(one, other) if alike else np.dtype(object)
-
-
-def _take(details: Mapping[str, Any], at: Rows) -> dict[str, Any]:
-    """Return the given positions of every per-row sequence in a nested dict."""
-    taken: dict[str, Any] = {}
-    for name, values in details.items():
-        if isinstance(values, Mapping):
-            taken[name] = _take(values, at)
-        elif isinstance(values, np.ndarray):
-            taken[name] = values[at]
-        else:
-            taken[name] = [values[i] for i in at]
-    return taken

@@ -126,7 +126,7 @@ def test_noise_is_drawn_once_per_utterance_from_seed_episode_and_tokens():
 
 def test_replies_go_on_with_the_episode(guess_number):
     engine = begun(guess_number, [1])
-    secret = int(engine._columns["secret"][0])
+    secret = int(engine.said().columns["secret"][0])
     prompt = engine.context(0)
     wrong = 0 if secret else 1
     outcome = engine.utter([str(wrong)])
@@ -139,7 +139,7 @@ def test_replies_go_on_with_the_episode(guess_number):
 
 def test_renders_who_said_what(guess_number):
     engine = begun(guess_number, [1, 2], distractors=3)
-    secret = int(engine._columns["secret"][0])
+    secret = int(engine.said().columns["secret"][0])
     context, prompt = engine.context(0), "?" * (1 + secret % 2)
     wrong, reply = (0, ">>") if secret else (49, "<")
     assert engine.render(0) == f"before: {context[:3]}\nprompt: {prompt}\n  said: "
@@ -285,21 +285,10 @@ class Told(Copy):
         return replace(super().sample(random), columns={"told": np.repeat(told[None], len(random), axis=0)})
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [("to", "a longer text"), (1, 2.5), (True, 7), ([1, 2], [0.5, 1.5]), (3, "three"), ("three", None)],
-)
-def test_a_column_keeps_values_that_need_more_room_than_those_before(first, second):
-    engine = begun(Told(first, second), [1, 2])
+def test_the_columns_of_an_episode_are_those_of_its_samples():
+    engine = begun(Told("to", "a longer text"), [1, 2])
     engine.begin(np.array([1]))
-    assert engine.said().columns["told"].tolist() == [first, second]
-
-
-def test_a_column_has_one_shape():
-    engine = begun(Told([1, 2], [1, 2, 3]), [1, 2])
-    message = r"Told.sample returned the column 'told' with values of shape \(3,\), and of shape \(2,\) before; pad"
-    with pytest.raises(ValueError, match=message):
-        engine.begin(np.array([1]))
+    assert engine.said().columns["told"].tolist() == ["to", "a longer text"]
 
 
 def test_a_score_for_every_utterance_is_asked_for():

@@ -56,7 +56,7 @@ def test_the_optimal_return_is_what_the_best_guesses_earn(make):
 def test_demonstrations_read_past_what_is_no_guess():
     task = GuessNumber(numbers=30, turns=9)
     engine = begun(task, 1)
-    engine._columns["secret"][0] = 20
+    engine.said().columns["secret"][0] = 20
 
     def shown():
         return task.codec.decode(task.demonstrate(engine.said())[0])
@@ -117,7 +117,7 @@ def test_a_game_is_the_same_token_by_token_and_by_utterance(make):
 def test_partial_guesses_reveal_nothing(make):
     task = make()
     engine = begun(task, 200, dense=True)
-    said = task.guesses[engine._columns["secret"] - task.secrets]  # the secrets themselves
+    said = task.guesses[engine.said().columns["secret"] - task.secrets]  # the secrets themselves
     rewards = np.array([engine.say(column).reward for column in said.T])
     assert (rewards[:-1] == 0).all() and (rewards[-1] == 1).all()
 
@@ -132,7 +132,7 @@ def test_what_is_no_guess_is_asked_again_and_uses_up_its_turn(make):
     assert (outcome.clean, outcome.terminated) == ([0.0], [False])
     assert engine.tokens[0, 1:3].tolist() == [reply, engine.tokens[0, 0]]
     assert engine.action_masks()[0, task.guesses[0, 0]]
-    secret = task.guesses[engine._columns["secret"] - task.secrets]
+    secret = task.guesses[engine.said().columns["secret"] - task.secrets]
     outcomes = [engine.say(column) for column in secret.T]
     assert (outcomes[-1].clean, outcomes[-1].terminated) == ([0.5], [True])
 

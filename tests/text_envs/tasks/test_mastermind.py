@@ -60,7 +60,7 @@ def test_answers_count_pegs():
 def test_a_game():
     env = UtteranceEnv(Mastermind(pegs=4, colours=6, turns=3))
     env.reset(seed=0)
-    env._engine._columns["secret"][0] = int("0122", 6)  # abcc
+    env._engine.said().columns["secret"][0] = int("0122", 6)  # abcc
     assert env.step("ccba")[0] == "?ccba04"
     assert env.step("acaa")[0] == "?ccba04acaa11"
     context, reward, terminated, _, _ = env.step("abcc")

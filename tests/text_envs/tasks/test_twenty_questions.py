@@ -39,7 +39,7 @@ def test_the_optimum_is_a_naive_searchs(knowledge, turns):
 def test_a_game():
     env = UtteranceEnv(TwentyQuestions(knowledge=PETS, turns=4))
     env.reset(seed=0)
-    env._engine._columns["secret"][0] = env.task.things.index("cat")
+    env._engine.said().columns["secret"][0] = env.task.things.index("cat")
     assert env.step("wet")[0] == "? wet no"
     assert env.step("legs")[0] == "? wet no legs yes"
     assert env.step("dog")[:3] == ("? wet no legs yes dog no", 0.0, False)

@@ -39,7 +39,7 @@ def marks(secret, guess):
 def test_repeated_letters(secret, guess, expected):
     env = UtteranceEnv(Wordle(words=[secret, guess, "zzzzz"]))
     env.reset(seed=0)
-    env._engine._columns["secret"][0] = env.task.words.index(secret)
+    env._engine.said().columns["secret"][0] = env.task.words.index(secret)
     assert marks(secret, guess) == expected
     assert env.step(guess)[0] == f"?{guess}{expected}"
 
