@@ -17,7 +17,7 @@ help:  ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 	@echo "  variables: PIP_ARGS, PYTHON, SUITE=$(SUITE), OUT=$(OUT), ARGS (handed to the command)"
 
-demo: $(VENV)/installed-all  ## train PPO and DQN on three text tasks and draw the report (15 minutes on 2 cores)
+demo: $(VENV)/installed-all  ## train PPO and DQN, ours and stock, on three small tasks and draw the report (15 minutes on 2 cores)
 	$(BIN)/text-envs bench run quick --out runs/demo $(ARGS)
 	$(BIN)/text-envs report runs/demo
 

@@ -55,6 +55,7 @@ change, give it another NAME or another --out.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `text-envs` and return the exit status."""
+    _find_modules_here()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
@@ -76,8 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
+def _find_modules_here() -> None:
+    """Let tasks, rewards and agents in modules of the current directory be named, whatever started this process."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # at the end: a folder called `agents` there is not ours
+
+
 def bench(argv: Sequence[str] | None = None) -> int:
     """Run `python -m benchmarks` and return the exit status."""
+    _find_modules_here()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["speed"]:
         return _told_plainly(lambda: _speed(arguments[1:]))
@@ -233,7 +242,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.agent or options.env or options.steps:
         from . import own
 
-        sys.path.append(str(Path.cwd()))  # at the end: a folder called `agents` there is not ours
         agents, envs = map(own.parse_agent, options.agent), map(own.parse_env, options.env)
         suite = own.with_own(suite, list(agents), list(envs), options.steps)
     trials = runner.plan(suite, options.seeds, options.only)

@@ -123,9 +123,10 @@ class Document:
         return _template("report.md.j2").render(document=self, markdown_table=markdown_table)
 
     def readme(self) -> str:
-        """Return the tables that the README shows."""
+        """Return what the README shows: tables, and what a reader must know of them."""
         tables = [t for section in self.sections for t in section.tables if t.in_readme]
-        return "\n".join(f"{markdown_table(t)}\n{t.caption}\n" if t.caption else markdown_table(t) for t in tables)
+        shown = [f"{markdown_table(t)}\n{t.caption}\n" if t.caption else markdown_table(t) for t in tables]
+        return "\n".join([*shown, *(f"> **Note.** {plain(warning)}\n" for warning in self.warnings)])
 
     def figures(self) -> list[Figure]:
         """Return all figures."""

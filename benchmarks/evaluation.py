@@ -6,17 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 import text_envs
+from text_envs.registration import find_spec
 
 gym.register_envs(text_envs)
 
@@ -64,19 +63,6 @@ class Evaluation:
         order = np.argsort(self.returns, kind="stable")
         ranks = np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)
         return [self.episodes[order[rank]] for rank in ranks]
-
-
-def find_spec(env_id: str) -> EnvSpec:
-    """Return the registration of an id; "module:Name-v0" imports the module first, as `gym.make` does.
-
-    Raises:
-        gymnasium.error.Error: if there is none; the message names what is close.
-        ImportError: if the module cannot be found.
-    """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        import_module(module)
-    return gym.spec(name)
 
 
 def make_env(env_id: str, num_envs: int, env_kwargs: Mapping[str, Any]) -> Any:

@@ -77,6 +77,8 @@ def _warnings(results: Results) -> Iterable[str]:
             f"Only {many(fewest, 'seed')}: the intervals are rough and usually too narrow. "
             f"Do not rank agents whose intervals touch; a claim needs at least {FEW_SEEDS}."
         )
+    if absent := _absent_tasks(results):
+        yield f"Of the suite's tasks, {'; '.join(absent)} {'was' if len(absent) == 1 else 'were'} not run."
     uneven = {len(results.of(t, a)) for t in results.tasks for a in results.agents} - {0}
     if len(uneven) > 1:
         yield f"The run is not complete: some experiments have {min(uneven)} seeds, others {max(uneven)}."
@@ -95,9 +97,20 @@ def _warnings(results: Results) -> Iterable[str]:
     if count := len(results.failures):
         yield f"{many(count, 'trial')} failed and left no row; see Failures."
     if results.outdated:
-        yield f"{results.outdated} rows were left out: there are others of the same experiment with newer settings."
+        rows = "1 row was" if results.outdated == 1 else f"{results.outdated} rows were"
+        yield f"{rows} left out: there are others of the same experiment with newer settings."
     if results.changed:
-        yield f"{results.changed} experiments have other settings in the suite now than these rows were made with."
+        have = "experiment has" if results.changed == 1 else "experiments have"
+        yield f"{results.changed} {have} other settings in the suite now than these rows were made with."
+
+
+def _absent_tasks(results: Results) -> list[str]:
+    """Return which of the suite's tasks have no row; none where all rows are of environments of the user's own."""
+    if results.suite not in suites.NAMES:
+        return []
+    tasks = dict.fromkeys(experiment.task for experiment in suites.get(results.suite).experiments)
+    absent = [task for task in tasks if task not in results.tasks]
+    return [] if len(absent) == len(tasks) else absent
 
 
 def _added(results: Results) -> Iterable[Section]:

@@ -127,12 +127,12 @@ def _score_table(results: Results, overall: Mapping[str, Mapping[str, Mapping[st
     """Return every agent's score on every task; `overall` is empty where there is one task."""
     columns: dict[str, list[Cell]] = {}
     for mode, found in overall.items():
-        columns[f"all, {mode}"] = _overall_cells(results, found, results.agents, "IQM")
+        columns[f"all tasks, {mode} (IQM)"] = _overall_cells(results, found, results.agents, "IQM")
     for task in results.tasks:
         cells = estimate_cells([results.task_estimate(task, a, "sampled") for a in results.agents])
         columns[task] = _ranked(results, cells)
     meant = (
-        "Bold: no other agent's interval lies wholly above."
+        "Bold: no other agent's interval, unrounded, lies wholly above."
         if results.target is None
         else f"A run stops at a training score of {results.target:g}: see how many steps that took."
     )

@@ -24,6 +24,7 @@ _DEFINING = (  # options that make a run what it is; --steps, --device and what 
     "num_envs",
     "algo",
     "set",
+    "policy",
     "model",
     "lora",
     "dtype",

@@ -49,8 +49,9 @@ _NOT_ENV = {  # keywords that are not the command's to hand on -> what to do ins
 _NOT_SET = {
     "device": "use --device",
     "seed": "use --seed",
-    "policy_kwargs": "use --model, --lora and --dtype",
+    "policy_kwargs": "use --model, --lora, --dtype and --policy",
 }
+_NOT_POLICY = {name: f"use --{name}" for name in ("model", "lora", "dtype")}
 _BOOLEANS = {"true": True, "false": False}
 _KINDS: dict[str, Any] = {  # of annotations; a schedule cannot be written on a command line
     "int": int,
@@ -127,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="keywords of the environment, such as dense=True prompts=my.txt")  # fmt: skip
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="keywords of the algorithm, such as learning_rate=1e-4 n_steps=32")  # fmt: skip
+    parser.add_argument("--policy", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="keywords of the policy, such as value_trunk=detached")  # fmt: skip
     parser.add_argument("--eval-episodes", type=count, default=256, metavar="N", help="(default: 256)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -217,7 +220,9 @@ def make_agent(options: argparse.Namespace, envs: TokenVectorEnv) -> Any:
         UserError: if a keyword is unknown to it, or a value or the device does not fit.
     """
     algorithm, policy = _ALGORITHMS[options.algo]
-    policy_kwargs = {"model": options.model, "lora": options.lora, "dtype": options.dtype}
+    policy_kwargs = parse_pairs(options.policy, "--policy")
+    _refuse(policy_kwargs, "--policy", _NOT_POLICY)
+    policy_kwargs |= {name: value for name in _NOT_POLICY if (value := getattr(options, name)) is not None}
     own = {name: value for name in _OWN if (value := getattr(options, name)) is not None}
     keywords = {**own, **parse_pairs(options.set, "--set")}
     _refuse(keywords, "--set", _NOT_SET)
@@ -233,7 +238,7 @@ def make_agent(options: argparse.Namespace, envs: TokenVectorEnv) -> Any:
             policy,
             envs,
             **keywords,
-            policy_kwargs={name: value for name, value in policy_kwargs.items() if value is not None},
+            policy_kwargs=policy_kwargs,
             seed=derived_seed(options.seed, _TRAIN),
             device=options.device,
         )

@@ -50,7 +50,7 @@ class CandidateActions(gym.Wrapper, RecordConstructorArgs):
             episode and turn. Or "module:factory" of such a function, a list of texts (see `FixedCandidates`),
             "random" (uniform legal tokens), or None for the task's own. Gymnasium copies an environment's
             keywords: give a proposer that holds a model a `__deepcopy__` that returns itself.
-        k: K.
+        k: K, candidates of a step.
         candidate_length: C, tokens of a candidate's segment; None: the budget of one utterance.
 
     Raises:
@@ -162,7 +162,7 @@ class CandidateVectorActions(TaskAttributes, VectorWrapper):
     Args:
         env: an `UtteranceVectorEnv`, or one in wrappers that leave its texts alone.
         propose: what proposes utterances.
-        k: K.
+        k: K, candidates of a step.
         candidate_length: C, tokens of a candidate's segment; None: the budget of one utterance.
 
     Example:

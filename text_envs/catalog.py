@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .engine import Engine
 from .exact import TooLarge, Values
-from .registration import make_env, task_ids
+from .registration import find_spec, make_env, task_ids
 from .tasks.base import Task
 from .utterance_env import UtteranceEnv
 
@@ -96,7 +96,7 @@ def describe(id: str, /, **keywords: Any) -> Entry:
 
     Raises:
         gymnasium.error.Error: if there is no such id, or it is none of ours.
-        ImportError: if its task needs an extra that is not installed.
+        ImportError: if its task needs an extra that is not installed, or the module it names cannot be found.
         TypeError: if a keyword says nothing here.
     """
     env = make(id, **keywords)
@@ -123,12 +123,13 @@ def make(id: str, /, **keywords: Any) -> UtteranceEnv:
 
     Raises:
         gymnasium.error.Error: if there is no such id, or it is none of ours.
+        ImportError: if the module that it names cannot be found.
         TypeError: if a keyword says nothing here.
     """
     for name in NOT_HERE.keys() & keywords:
         raise TypeError(f"{name}={keywords[name]!r} says nothing here: {NOT_HERE[name]}; leave it out")
     try:
-        spec = gym.spec(id)
+        spec = find_spec(id)
     except gym.error.UnregisteredEnv as error:
         near = [known for known in task_ids() if id.lower() in known.lower()]
         hint = f"did you mean {' or '.join(near)}?" if near else "`text-envs list` shows those there are"

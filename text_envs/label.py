@@ -36,13 +36,20 @@ def add_command(commands: Any) -> None:
     command.add_argument("--cache", type=Path, help="an SQLite file that keeps the answers, so that the same "
                          "command goes on after a fault (default: none)")  # fmt: skip
     command.add_argument("--ties", action="store_true", help='keep ties, with "tie": true')
-    command.add_argument("--out", type=Path, default=Path("comparisons.jsonl"), help="where the rows go "
-                         "(default: comparisons.jsonl)")  # fmt: skip
+    command.add_argument("--out", type=Path, default=Path("judged.jsonl"), help="where the rows go "
+                         "(default: judged.jsonl)")  # fmt: skip
+    command.add_argument("--overwrite", action="store_true", help="let --out replace a file")
     command.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare the pairs and write the rows."""
+    """Compare the pairs and write the rows.
+
+    Raises:
+        ValueError: if there is a file already where the rows go.
+    """
+    if options.out.exists() and not options.overwrite:  # asked first: answers may cost money
+        raise ValueError(f"--out {options.out} is there already; choose another file, or add --overwrite")
     prompts, a, b, policies = read(options.pairs)
     rubric = {} if options.rubric is None else {"rubric": options.rubric.read_text(encoding="utf-8")}
     judge = PairwiseJudge(

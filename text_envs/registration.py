@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from .candidates import CandidateActions, CandidateVectorActions
@@ -76,6 +77,19 @@ def register_all() -> None:
     """Register every row of the table."""
     for id, task in zip(task_ids(), TASKS.values(), strict=True):
         register_task(id, task)
+
+
+def find_spec(id: str) -> EnvSpec:
+    """Return the registration of an id; "module:Name-v0" imports the module first, as `gym.make` does.
+
+    Raises:
+        gymnasium.error.Error: if there is none; the message names what is close.
+        ImportError: if the module cannot be found.
+    """
+    module, _, name = id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    return gym.spec(name)
 
 
 def make_env(task: str, *, level: Level = "token", **keywords: Any) -> gym.Env:

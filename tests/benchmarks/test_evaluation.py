@@ -4,7 +4,7 @@ import pytest
 from gymnasium import spaces
 
 from benchmarks.baselines import RandomAgent
-from benchmarks.evaluation import action_masks, attribute, evaluate, find_spec, make_env, normalize
+from benchmarks.evaluation import action_masks, attribute, evaluate, make_env, normalize
 
 
 class Steps(gym.Env):
@@ -101,11 +101,3 @@ def test_masks_of_a_batch_of_singles_and_of_environments_without():
     steps = make_env("own_tests/Steps-v0", 3, {})
     assert action_masks(steps).tolist() == [[True, True]] * 3
     assert attribute(steps, "tokenizer") is None and attribute(singles, "vocab_size") == engine.vocab_size
-
-
-def test_ids_are_found_in_modules():
-    assert find_spec("text_envs:text_envs/Copy-v0").id == "text_envs/Copy-v0"
-    with pytest.raises(gym.error.Error, match="Coppy"):
-        find_spec("text_envs/Coppy-v0")
-    with pytest.raises(ImportError, match="absent"):
-        find_spec("absent_module:text_envs/Copy-v0")

@@ -1,12 +1,16 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.rows import open_for_append
 from benchmarks.runner import ROWS
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_bare_command_shows_what_there_is(capsys):
@@ -17,6 +21,27 @@ def test_bare_command_shows_what_there_is(capsys):
 def test_an_unknown_command_is_named(capsys):
     assert command.main(["trian"]) == 2
     assert "'trian'" in capsys.readouterr().err
+
+
+def test_modules_of_the_current_folder_can_be_named(tmp_path):
+    (tmp_path / "my_module.py").write_text(
+        "import text_envs\n"
+        "from text_envs.tasks.copy import Copy\n"
+        "class Mine(Copy):\n"
+        "    'Say it again.'\n"
+        "text_envs.register_task('mine/Again-v0', 'my_module:Mine')\n"
+        "def short(prompts, completions, **columns):\n"
+        "    return [float(len(completion) < 9) for completion in completions]\n"
+    )
+    script = "import sys; from benchmarks.__main__ import main; sys.exit(main())"
+    for words, shown in [
+        (["info", "my_module:mine/Again-v0"], "Say it again."),
+        (["info", "text_envs/Sentiment-v0", "--set", "reward=my_module:short"], "earned  "),
+    ]:
+        run = [sys.executable, "-P", "-c", script, *words]  # -P: as an installed command, which does not look here
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        found = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert found.returncode == 0 and shown in found.stdout, found.stderr
 
 
 @pytest.mark.parametrize("words", ["reward-model x.jsonl --out x", "bench list", "train X"])

@@ -186,7 +186,7 @@ def test_what_is_missing_is_said(tmp_path, quick_rows):
     store(folder, [*quick_rows[:-1], old], [error, mended])
     document = report.make(scores.load(folder), folder)
     told = " ".join(document.warnings)
-    assert "not complete" in told and "1 trial failed" in told and "1 rows were left out" in told
+    assert "not complete" in told and "1 trial failed" in told and "1 row was left out" in told
     failures = next(section for section in document.sections if section.title == "Failures")
     assert [row[0].text for row in failures.tables[0].rows] == ["Password / DQN / seed 2"]
 
@@ -259,7 +259,14 @@ def test_many_tasks_are_rows_and_few_are_columns(tmp_path, make_row):
         return report.make(scores.load(folder), folder)
 
     few, many = (table_of(document(tasks), "Summary") for tasks in (3, 12))
-    assert few.header == ("agent", "all, sampled", "all, greedy", "Task 0", "Task 1", "Task 2")
+    assert few.header == (
+        "agent",
+        "all tasks, sampled (IQM)",
+        "all tasks, greedy (IQM)",
+        "Task 0",
+        "Task 1",
+        "Task 2",
+    )
     assert few.rows[0][0].agent == few.rows[0][0].text and len(few.rows) == 2
     assert many.header[0] == "task" and set(many.header[1:]) == {"PPO", "DQN"}
     assert len(many.rows) == 14 and many.rows[2][0].text == "Task 0"
@@ -312,6 +319,21 @@ def test_numbers_have_their_interval_on_a_line_of_its_own():
     assert lines("-0.02") == ["-0.02"]
     for text in ("not reached", "", "3 of 5", "f(x=[1, 2])", "0.1 ± 0.2"):
         assert lines(text) == [text]
+
+
+def test_tasks_that_were_not_run_are_told(tmp_path, quick_rows):
+    store(tmp_path, [row for row in quick_rows if row["experiment"]["task"] == "Copy"])
+    document = report.make(scores.load(tmp_path), tmp_path)
+    told = "Of the suite's tasks, Reverse; Password were not run."
+    assert told in document.warnings and told in document.readme()
+
+
+def test_rows_of_another_environment_lack_no_task_of_the_suite(tmp_path, quick_rows):
+    def elsewhere(row):
+        return {**row, "experiment": {**row["experiment"], "task": "CartPole"}}
+
+    store(tmp_path, [elsewhere(row) for row in quick_rows if row["experiment"]["task"] == "Copy"])
+    assert not any("were not run" in told for told in report.make(scores.load(tmp_path), tmp_path).warnings)
 
 
 def test_five_seeds_need_no_warning(tmp_path, quick_rows):

@@ -66,6 +66,9 @@ def test_a_short_training_is_told_and_saved(algorithm, tmp_path, capsys):
         (["text_envs/Copy-v0", "--set", "device=cpu"], "--set device=cpu: use --device"),
         (["text_envs/Copy-v0", "--set", "seed=1"], "use --seed"),
         (["text_envs/Copy-v0", "--set", "batch_size=0"], "batch_size"),
+        (["text_envs/Copy-v0", "--policy", "lora=2"], "--policy lora=2: use --lora"),
+        (["text_envs/Copy-v0", "--policy", "value_trunk=half"], "value_trunk"),
+        (["text_envs/Copy-v0", "--policy", "depth=2"], "depth"),
         (["text_envs/Copy-v0", "--set", "n_steps=0"], "n_steps"),
         (["text_envs/Copy-v0", "--set", "learning_rate=abc"], "learning_rate=abc: PPO wants float"),
         (["text_envs/Copy-v0", "--algo", "dqn", "--set", "gamma=abc"], "gamma=abc: DQN wants float"),
@@ -82,6 +85,12 @@ def test_mistakes_are_told_in_a_line(arguments, message, capsys, monkeypatch):
     assert command.main(["train", *arguments, "--steps", "64"]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_keywords_reach_the_policy():
+    options = train._parser().parse_args(["text_envs/Copy-v0", "--policy", "value_trunk=detached"])
+    agent = train.make_agent(options, train.open_env("text_envs/Copy-v0", 2, {}))
+    assert agent.policy.value_trunk == "detached"
 
 
 @pytest.mark.parametrize("value", ["1.5", "many", "0", "-3"])

@@ -35,7 +35,7 @@ def test_pairs_become_comparisons(serve, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "2 of 3 pairs" in told and "1 ties" in told and "disagree on 0%" in told and "6 requests" in told
     assert "It is long." in str(server.bodies[0])
-    assert main([*command, "--ties"]) == 0
+    assert main([*command, "--ties", "--overwrite"]) == 0
     last = json.loads(out.read_text(encoding="utf-8").rstrip("\n").rpartition("\n")[2])
     assert last == {"prompt": "r", "chosen": "x", "rejected": "y", "tie": True}
 
@@ -79,7 +79,7 @@ def test_other_files_are_told_and_nothing_is_written(tmp_path, capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.jsonl").write_text(content)
     assert main(["judge", "pairs.jsonl", "--model", "m", "--base-url", "http://127.0.0.1:1/v1"]) == 2
-    assert message in capsys.readouterr().err and not (tmp_path / "comparisons.jsonl").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "judged.jsonl").exists()
 
 
 def test_a_judge_that_fails_is_told_in_a_line(serve, tmp_path, capsys):
@@ -106,5 +106,8 @@ def test_a_budget_stops_the_command_and_the_cache_lets_it_go_on(serve, tmp_path,
     assert main([*command, "--budget", "1"]) == 0
     told = capsys.readouterr().out
     assert "3 requests, 3 answers from the cache" in told and "0.0036 spent" in told
-    assert main([*command[:-3], "--budget", "1"]) == 2
+    assert main([*command, "--budget", "1"]) == 2
+    assert f"--out {out} is there already" in capsys.readouterr().err
+    assert main([*command, "--budget", "1", "--overwrite"]) == 0
+    assert main([*command[:-3], "--budget", "1", "--overwrite"]) == 2
     assert "needs prices" in capsys.readouterr().err

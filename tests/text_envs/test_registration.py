@@ -5,6 +5,7 @@ import pytest
 
 import text_envs
 from text_envs import TokenEnv, TokenVectorEnv, UtteranceEnv, UtteranceVectorEnv
+from text_envs.registration import find_spec
 from text_envs.tasks.copy import Copy
 
 
@@ -122,3 +123,11 @@ def test_a_keyword_of_a_task_never_goes_to_the_environment_instead(make):
 def test_keywords_of_candidates_say_which_level_they_are_for():
     with pytest.raises(TypeError, match="no keyword 'propose', 'k'; they are for level=\"candidate\""):
         gym.make("text_envs/Copy-v0", propose="random", k=3)
+
+
+def test_ids_are_found_in_modules():
+    assert find_spec("text_envs:text_envs/Copy-v0").id == "text_envs/Copy-v0"
+    with pytest.raises(gym.error.Error, match="Coppy"):
+        find_spec("text_envs/Coppy-v0")
+    with pytest.raises(ImportError, match="absent"):
+        find_spec("absent_module:text_envs/Copy-v0")

@@ -154,7 +154,7 @@ def _imported(name: str) -> Any:
     """Return what "module:name" names."""
     module, _, path = name.partition(":")
     if not (module and path):
-        raise ValueError(f'reward={name!r} is not of the form "module:factory"')
+        raise ValueError(f'reward={name!r} is not of the form "module:name"')
     try:
         found: Any = importlib.import_module(module)
         for part in path.split("."):

@@ -23,7 +23,7 @@ class Keywords(TextTask):
         prompt_words: shown words of a prompt; None: all of your own prompts, 3 of the 5 of the small set.
         max_new_tokens: T; fewer make it harder.
         prompts: None for the small set of this project; else see `TextTask`, as for all other arguments.
-        reward: a callable or "module:factory"; None: as above, each part in `info["reward_terms"]`.
+        reward: a callable or "module:name"; None: as above, each part in `info["reward_terms"]`.
 
     Source: the task of Lin et al. 2020, "CommonGen: a constrained text generation challenge for generative
     commonsense reasoning", arXiv:1911.03705.

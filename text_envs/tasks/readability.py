@@ -35,7 +35,7 @@ class Readability(TextTask):
         max_new_tokens: T.
         prompts: None for the small set of this project; else see `TextTask`, as for all other arguments.
         instruction: what is shown, with {grade} and {text}.
-        reward: a callable or "module:factory", which gets the column `grade`; None: as above, each part in
+        reward: a callable or "module:name", which gets the column `grade`; None: as above, each part in
             `info["reward_terms"]`.
 
     Source: controlled readability by reinforcement learning, Ribeiro, Bansal & Dreyer 2023, "Generating

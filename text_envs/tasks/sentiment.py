@@ -30,7 +30,7 @@ class Sentiment(TextTask):
         prompt_words: words of a prompt that are shown, white space made single; None: your own prompts (a list,
             a file, `Prompts`) as they are, and 6 words of the small set and of named sources.
         max_new_tokens: T, the budget of a continuation.
-        reward: a callable or "module:factory"; None: VADER, which needs `text-envs[rewards]`.
+        reward: a callable or "module:name"; None: VADER, which needs `text-envs[rewards]`.
 
     Source: the sentiment-continuation task of Ziegler et al. 2019, "Fine-tuning language models from human
     preferences", arXiv:1909.08593, and of RL4LMs, Ramamurthy et al. 2023, arXiv:2210.01241.

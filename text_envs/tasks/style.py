@@ -29,7 +29,7 @@ class Style(TextTask):
         max_new_tokens: T; fewer make it harder.
         prompts: None for the small set of this project; else see `TextTask`, as for all other arguments.
         instruction: what is shown, with {style} and {text}.
-        reward: a callable or "module:factory", which gets the column `style`; None: as above, each part in
+        reward: a callable or "module:name", which gets the column `style`; None: as above, each part in
             `info["reward_terms"]`.
 
     Source: style transfer judged by style strength and kept content, Shen et al. 2017, "Style transfer from

@@ -26,7 +26,7 @@ class Summarize(TextTask):
         reference: the column that holds the reference summaries, needed by the default reward.
         max_new_tokens: T.
         prompts: None for the small set of this project; else see `TextTask`, as for all other arguments.
-        reward: a callable or "module:factory"; None: as above, each part in `info["reward_terms"]`.
+        reward: a callable or "module:name"; None: as above, each part in `info["reward_terms"]`.
 
     Source: ROUGE as reward, Paulus, Xiong & Socher 2017, "A deep reinforced model for abstractive
     summarization", arXiv:1705.04304.

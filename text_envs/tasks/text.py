@@ -52,8 +52,8 @@ class TextTask(Task):
         prompts: the path of a file, a named source, texts, columns or `Prompts`, see `datasets.load_prompts`; each
             is equally likely. Of texts that are shown exactly alike the first stays.
         tokenizer: ours or one of transformers; its end token is the end action and counts in the budget. None:
-            a word tokenizer over `words` and all words shown, those of the other split too, so that both
-            have the same actions.
+            a word tokenizer over some common words and all words shown, those of the other split too, so that
+            both have the same actions.
         reward: see `text_envs.rewards.base`.
         words: what the default tokenizer knows beyond the prompts.
         column: the column of a file, or of columns, that holds the prompts; rewards get the others.
