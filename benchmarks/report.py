@@ -81,7 +81,7 @@ def _warnings(results: Results) -> Iterable[str]:
         yield f"Of the suite's tasks, {'; '.join(absent)} {'was' if len(absent) == 1 else 'were'} not run."
     uneven = {len(results.of(t, a)) for t in results.tasks for a in results.agents} - {0}
     if len(uneven) > 1:
-        yield f"The run is not complete: some experiments have {min(uneven)} seeds, others {max(uneven)}."
+        yield f"The run is not complete: some experiments have {many(min(uneven), 'seed')}, others {max(uneven)}."
     lacking: dict[tuple[str, ...], list[str]] = {}
     for agent in results.agents:
         if results.tasks_of(agent) and (missing := results.missing(agent)):
