@@ -71,17 +71,18 @@ def _days(results: Results) -> str:
 
 
 def _warnings(results: Results) -> Iterable[str]:
+    seeds = {len(results.of(t, a)) for t in results.tasks for a in results.agents} - {0}
+    uneven = len(seeds) > 1
     fewest = results.fewest_seeds()
     if results.scored and fewest < FEW_SEEDS:
         yield (
-            f"Only {many(fewest, 'seed')}: the intervals are rough and usually too narrow. "
-            f"Do not rank agents whose intervals touch; a claim needs at least {FEW_SEEDS}."
+            f"Only {many(fewest, 'seed')}{' of some experiments' if uneven else ''}: the intervals are rough and "
+            f"usually too narrow. Do not rank agents whose intervals touch; a claim needs at least {FEW_SEEDS}."
         )
     if absent := _absent_tasks(results):
         yield f"Of the suite's tasks, {'; '.join(absent)} {'was' if len(absent) == 1 else 'were'} not run."
-    uneven = {len(results.of(t, a)) for t in results.tasks for a in results.agents} - {0}
-    if len(uneven) > 1:
-        yield f"The run is not complete: some experiments have {many(min(uneven), 'seed')}, others {max(uneven)}."
+    if uneven:
+        yield f"The run is not complete: some experiments have {many(min(seeds), 'seed')}, others {max(seeds)}."
     lacking: dict[tuple[str, ...], list[str]] = {}
     for agent in results.agents:
         if results.tasks_of(agent) and (missing := results.missing(agent)):
