@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import tracemalloc
 from typing import Any
@@ -95,16 +96,23 @@ def memory_row(job: Job, measured: int) -> Row:
     """
     from agents.replay import EpisodeReplayBuffer
 
-    env = blank_env(job)
+    def filled(transitions: int) -> EpisodeReplayBuffer:
+        env = blank_env(job)
+        buffer = EpisodeReplayBuffer(TRANSITIONS, env.observation_space, env.action_space, "cpu", job.n_envs)
+        fill(buffer, env, job, transitions)
+        return buffer
+
+    filled(2 * job.n_envs * job.tokens).drop_unfinished()  # first use: what libraries keep is not ours
     tracemalloc.start()
     try:
-        ours = EpisodeReplayBuffer(TRANSITIONS, env.observation_space, env.action_space, "cpu", job.n_envs)
-        fill(ours, env, job, measured)
+        ours = filled(measured)
+        gc.collect()  # the environment's last steps
         everything = tracemalloc.get_traced_memory()[0]
         ours.drop_unfinished()
         finished = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
+    env = blank_env(job)
     small = ReplayBuffer(1000, env.observation_space, env.action_space, "cpu")
     arrays = [value for value in vars(small).values() if isinstance(value, np.ndarray)]
     stock = TRANSITIONS * sum(array.nbytes for array in arrays) // 1000
