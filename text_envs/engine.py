@@ -6,9 +6,7 @@ which are different faces of this class.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 
 from .columns import Columns, take
 from .streams import RowRandom, Stream, row_keys, seed_to_word
-from .tasks.base import Samples, Score, Task, Utterances, a_bool, at_least, pad
+from .tasks.base import Samples, Score, Task, Utterances, a_bool, at_least, finite, pad
 
 Rows = NDArray[np.intp]
 _NO_ROWS: Rows = np.empty(0, np.intp)
@@ -101,11 +99,11 @@ class Engine:
         reward_noise: float = 0.0,
         distractors: int = 0,
     ) -> None:
-        self._scale = _finite(reward_scale, "reward_scale")
-        self._noise = _finite(reward_noise, "reward_noise")
+        self._scale = finite(reward_scale, "reward_scale")
+        self._noise = finite(reward_noise, "reward_noise")
         if self._noise < 0:
             raise ValueError(f"reward_noise is a standard deviation, at least 0, got {reward_noise}")
-        _finite(task.invalid_reward, f"{type(task).__name__}.invalid_reward")
+        finite(task.invalid_reward, f"{type(task).__name__}.invalid_reward")
         self.task = task
         self.num_rows = at_least(1, num_rows, "num_envs")
         if reward_delay is not None:
@@ -508,21 +506,3 @@ def _ordinary_tokens(task: Task) -> NDArray[np.int64]:
     """Return the ids that are neither end nor special tokens."""
     special = [*getattr(task.tokenizer, "all_special_ids", []), task.end_token_id]
     return np.array([i for i in range(task.vocab_size) if i not in special], np.int64)
-
-
-def _finite(value: float, name: str) -> float:
-    """Return `value` as a float.
-
-    Raises:
-        TypeError: if it is not a real number.
-        ValueError: if it is nan, or infinite as a float.
-    """
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} is a number, got {value!r} ({type(value).__name__})")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is a finite number, got {value}")
-    return number

@@ -6,10 +6,12 @@ A task has no state of its own: everything about an episode is in its tokens, it
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -292,3 +294,21 @@ def pad(rows: Sequence[Sequence[int]], padding: int) -> tuple[NDArray[np.int64],
     for row, ids in zip(tokens, rows, strict=True):
         row[: len(ids)] = ids
     return tokens, lengths
+
+
+def finite(value: float, name: str) -> float:
+    """Return `value` as a float.
+
+    Raises:
+        TypeError: if it is not a real number.
+        ValueError: if it is nan, or infinite as a float.
+    """
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is a number, got {value!r} ({type(value).__name__})")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is a finite number, got {value}")
+    return number
