@@ -57,12 +57,19 @@ def test_halving_finds_the_number():
 @pytest.mark.parametrize("game", ["GuessTheNumber-v0", "FrozenLake-v0", "Mastermind-v0", "LightsOut-v0"])
 def test_the_context_is_what_textarena_shows(game):
     """Games that draw nothing after they began: textarena's own loop is the slow twin."""
-    env = UtteranceEnv(TextArena(game=game))
+    seeds = []
+
+    class Begun(TextArena):
+        def sample(self, random):
+            samples = super().sample(random)
+            seeds.extend(samples.columns["game_seed"].tolist())
+            return samples
+
+    env = UtteranceEnv(Begun(game=game))
     context, _ = env.reset(seed=5)
-    (seed,) = env._engine._columns["game_seed"].tolist()
     state = random.getstate()
     theirs = ta.make(game)
-    theirs.reset(num_players=1, seed=seed)
+    theirs.reset(num_players=1, seed=seeds[-1])
     over, reward = False, 0.0
     for k in range(40):
         assert context == f"{theirs.get_observation()[1][1:]}\n[Player] "
