@@ -209,7 +209,7 @@ def _reward_model(arguments: Sequence[str]) -> int:
 
 
 def _speed(arguments: Sequence[str]) -> int:
-    from .speed import main
+    from .speed.command import main
 
     return main(arguments)
 
@@ -271,24 +271,26 @@ def _pool(ray: str | None, jobs: int | None, threads: int | None, timeout: float
 
 
 def _print_summary(console: Console, folder: Path) -> None:
-    from . import progress, report, scores
+    from . import progress, scores
+    from .report import assembly
 
     try:
         found = scores.load(folder)
     except UserError:  # no trial has made a row
         return
-    progress.print_document_tables(console, report.make(found, folder))
+    progress.print_document_tables(console, assembly.make(found, folder))
 
 
 def _report(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from . import progress, report
-    from .document import refresh_readme
+    from . import progress
     from .files import write_text
+    from .report import assembly
+    from .report.document import refresh_readme
 
     text = "" if options.readme is None else options.readme.read_text(encoding="utf-8")
-    document, files = report.write(options.folder)
+    document, files = assembly.write(options.folder)
     progress.print_document_tables(Console(), document)
     if options.readme is not None:
         name = options.folder.resolve().name

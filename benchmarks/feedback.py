@@ -55,5 +55,5 @@ def suite() -> Suite:
         name="feedback",
         description="Preferences, simulated and people's -> reward model -> PPO on it, held against the truth.",
         experiments=(*loop, *movies),
-        sections="benchmarks.feedback_report:sections",
+        sections="benchmarks.report.feedback:sections",
     )

@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from .document import Document
+from .report.document import Document
 from .rows import Row
 from .work import Trial
 

@@ -82,7 +82,7 @@ def suite() -> Suite:
         description="SmolLM2-135M-Instruct on reviews, keywords and summaries: PPO, best-of-4, TRL.",
         experiments=(*sentiment, trl, *chain.from_iterable(others)),
         seeds=1,
-        sections="benchmarks.real_report:sections",
+        sections="benchmarks.report.real:sections",
     )
 
 

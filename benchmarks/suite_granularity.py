@@ -29,7 +29,7 @@ def granularity() -> Suite:
             *_rows("Mastermind", {"pegs": 2, "colours": 3, "turns": 4}, _spelled(3, 2)),
         ),
         seeds=2,
-        sections="benchmarks.granularity_report:sections",
+        sections="benchmarks.report.granularity:sections",
     )
 
 

@@ -1,4 +1,4 @@
-"""Suite `sweeps`: one knob of a task is turned, everything else stays; `sweeps_report.py` says what comes of it."""
+"""Suite `sweeps`: one knob of a task is turned, everything else stays; `report/sweeps.py` says what comes of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Knob:
         keyword: of the environment.
         values: from the easiest on, where there is an order.
         others: the other keywords.
-        steady: whether what the agent scores should be the same at every value; see `sweeps_report.score`.
+        steady: whether what the agent scores should be the same at every value; see `report.sweeps.score`.
     """
 
     name: str
@@ -73,5 +73,5 @@ def sweeps() -> Suite:
         description="One knob at a time, from easy to hard: what PPO, DQN and stock SB3 PPO can stand (hours).",
         experiments=tuple(row for knob in KNOBS for row in knob.experiments(steps=60_000)),
         seeds=2,
-        sections="benchmarks.sweeps_report:sections",
+        sections="benchmarks.report.sweeps:sections",
     )

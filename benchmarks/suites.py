@@ -96,7 +96,7 @@ class Suite:
         experiments: what is run, in the order of the tables.
         seeds: how many seeds each experiment gets unless `--seeds` says otherwise.
         sections: "module:function" that adds sections of its own to the report, called with the rows; it
-            returns a list of `report.Section`.
+            returns a list of `report.document.Section`.
     """
 
     name: str

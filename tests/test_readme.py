@@ -93,11 +93,12 @@ RESULTS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob(
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
 def test_results_are_made_from_the_committed_rows(folder):
-    from benchmarks import report, report_runs, scores
-    from benchmarks.document import refresh_readme
+    from benchmarks import scores
+    from benchmarks.report import assembly, runs
+    from benchmarks.report.document import refresh_readme
 
     results = scores.load(folder)
-    document = report.make(results, folder)
+    document = assembly.make(results, folder)
     page = page_with(f"results:{folder.name}")
     text = page.read_text(encoding="utf-8")
     again = f"renew it: text-envs report benchmarks/results/{folder.name} --readme {page.relative_to(ROOT)}"
@@ -105,7 +106,7 @@ def test_results_are_made_from_the_committed_rows(folder):
     assert (folder / "report.md").read_text(encoding="utf-8") == document.markdown(), again
     if results.scored:
         table = (folder / "scores.csv").read_text(encoding="utf-8")
-        assert table == report_runs.scores_csv(results, folder), again
+        assert table == runs.scores_csv(results, folder), again
     figures = {f"{figure.name}.svg": figure.svg for figure in document.figures()}
     committed = {path.name: path.read_text(encoding="utf-8") for path in (folder / "figures").iterdir()}
     assert committed.keys() == figures.keys(), again
@@ -113,9 +114,9 @@ def test_results_are_made_from_the_committed_rows(folder):
 
 
 def test_timings_are_those_of_the_committed_file():
-    from benchmarks import speed
+    from benchmarks.speed import command
 
-    table = speed.table(ROOT / "benchmarks" / "results" / "speed.json")
+    table = command.table(ROOT / "benchmarks" / "results" / "speed.json")
     assert between("results:speed").strip() == table.strip(), (
         "renew it: text-envs bench speed --show --readme docs/results.md"
     )

@@ -54,7 +54,7 @@ def test_the_wheel_holds_every_file(wheel):
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert inside == {path.as_posix() for path in tree_files()}
     assert {f"{package}/py.typed" for package in PACKAGES} <= inside
-    assert "benchmarks/templates/report.html.j2" in inside
+    assert "benchmarks/report/templates/report.html.j2" in inside
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from transformers import BertConfig, BertModel
 
 import text_envs
 from agents.reward_model import RewardModel, train_reward_model
-from benchmarks import feedback, feedback_loop, feedback_movies, feedback_report, suites
+from benchmarks import feedback, feedback_loop, feedback_movies, suites
+from benchmarks.report.feedback import sections
 from benchmarks.suites import Experiment
 from text_envs import TokenVectorEnv
 from text_envs.rewards import Classifier, WeightedSum
@@ -124,7 +125,7 @@ def test_the_loop_end_to_end() -> None:
         rows.append({**fields, "experiment": experiment.configuration(), "seed": 0})
     again = feedback_loop.trial(experiment, 0, lambda done: None)
     assert again["points"] == rows[-1]["points"] and again["reward_model"] == rows[-1]["reward_model"]
-    (section,) = feedback_report.sections(rows)
+    (section,) = sections(rows)
     assert [row[0].text for row in section.tables[0].rows] == [feedback.GOLD, "60 at 10%", "ensemble"]
     assert section.tables[0].rows[0][5].text == "1.00"
     assert {figure.name for figure in section.figures} >= {"feedback-amount", "feedback-calibration"}
@@ -169,7 +170,7 @@ def test_the_real_case_on_a_few_sentences(tmp_path: Path, monkeypatch: pytest.Mo
     vader, learned = (row["movies"] for row in rows)
     assert vader["difference"] == [0, 0, 0] and vader["proxy"] == learned["vader"]
     assert learned["proxy"][0] > 0.9
-    (section,) = feedback_report.sections(rows)
+    (section,) = sections(rows)
     assert [cell.text for cell in section.tables[0].rows[1]][:1] == ["reward model"]
 
 

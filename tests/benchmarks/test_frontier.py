@@ -10,6 +10,7 @@ import torch
 from agents import ReferencePolicy, TransformerPolicy
 from benchmarks import frontier, suites
 from benchmarks.evaluation import make_env
+from benchmarks.report.frontier import gap, sections
 from text_envs import exact
 
 SMALL = {"vocab_size": 3, "order": 3, "length": 4, "dense": True}
@@ -71,8 +72,8 @@ def test_the_curve_passes_through_exact_points_and_rises(regularized):
         "reference_reward": task.reference_return(),
         "optimal_reward": task.optimal_return(),
     }
-    assert frontier.gap(measurement) == pytest.approx(0, abs=1e-3)
-    assert frontier.gap({**measurement, "reward": task.reference_return()}) > 0.3
+    assert gap(measurement) == pytest.approx(0, abs=1e-3)
+    assert gap({**measurement, "reward": task.reference_return()}) > 0.3
 
 
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
@@ -91,7 +92,7 @@ def test_a_trial_measures_what_was_trained_and_the_report_shows_it(agent):
     found = fields["measurement"]
     assert fields["steps"] >= 2048 and found["kl"] > 0
     assert found["reward"] - 4 * found["reward_error"] < found["frontier_reward"] <= found["optimal_reward"]
-    (section,) = frontier.sections([{**fields, "experiment": experiment.configuration(), "seed": 0}])
+    (section,) = sections([{**fields, "experiment": experiment.configuration(), "seed": 0}])
     (row,) = section.tables[0].rows
     assert [cell.text for cell in row[:4]] == [agent, "0.1", f"{found['kl']:.3f}", f"{found['reward']:.3f}"]
     assert section.figures[0].name == "frontier-ngram"

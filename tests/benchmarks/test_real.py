@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 import text_envs
 from agents.export import fast_tokenizer
 from agents.models import load_model
-from benchmarks import real, real_report
+from benchmarks import real
+from benchmarks.report.real import _over_seeds, sections
 from benchmarks.suites import Experiment
 from text_envs.sources import smollm2
 
@@ -102,7 +103,7 @@ def test_best_of_is_better_and_ppo_learns(experiment: Experiment) -> None:
         {"experiment": {"task": experiment.task, "agent": agent}, **row}
         for agent, row in (("reference", reference), ("best of 4", best), ("PPO", trained))
     ]
-    table, curves, side_by_side = real_report.sections(json.loads(json.dumps(rows)))
+    table, curves, side_by_side = sections(json.loads(json.dumps(rows)))
     assert [row[1].text for row in table.tables[0].rows] == ["reference", "best of 4", "PPO"]
     assert len(curves.figures) == 3 and all("<svg" in figure.svg for figure in curves.figures)
     assert len(side_by_side.tables[0].rows) == real.SIDE_BY_SIDE
@@ -122,11 +123,11 @@ def test_seeds_are_averaged_none_is_lost() -> None:
             "completions": [{"prompt": "p", "completion": "c", "reward": 1.0}],
         }
 
-    table, curves, _ = real_report.sections([row(0, 1.0), row(1, 2.0)])
+    table, curves, _ = sections([row(0, 1.0), row(1, 2.0)])
     (line,) = table.tables[0].rows
     assert [cell.text for cell in line[2:4]] == ["1.500 ± 0.212", "2.00 ± 0.28"]  # 0.3 and 0.4 over the root of 2
     assert line[7].text == "1.5" and line[9].text == "2"
-    assert real_report._over_seeds([row(0, 1.0), row(1, 2.0)])[0]["seconds"] == 5.0
+    assert _over_seeds([row(0, 1.0), row(1, 2.0)])[0]["seconds"] == 5.0
 
 
 @pytest.mark.network

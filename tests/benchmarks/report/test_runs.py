@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import own, report_runs, runner, suites
+from benchmarks import own, runner, suites
+from benchmarks.report import runs
 from benchmarks.scores import Results
 
 
@@ -31,7 +32,7 @@ def keys_of(monkeypatch):
 
 def test_a_rows_command_makes_the_row_again(quick_rows, keys_of):
     for row in quick_rows[:6] + quick_rows[-1:]:
-        command = report_runs.command(row, Path("results/quick"))
+        command = runs.command(row, Path("results/quick"))
         assert command.endswith("--out runs/quick")
         assert keys_of(command)[-1] == row["key"]
 
@@ -43,13 +44,13 @@ def test_the_command_of_an_own_agent_names_it(make_row, keys_of, tmp_path, monke
     env = own.parse_env('Short=text_envs/Copy-v0{"length": 3}')
     suite = own.with_own(suites.get("quick"), [agent], [env], steps=77)
     row = make_row(suite.experiments[0], 1, 0.5)
-    assert keys_of(report_runs.command(row, tmp_path))[-1] == row["key"]
-    section = report_runs.how_to_repeat(Results((row,)), tmp_path)
+    assert keys_of(runs.command(row, tmp_path))[-1] == row["key"]
+    section = runs.how_to_repeat(Results((row,)), tmp_path)
     assert row["key"] in keys_of(section.code.splitlines()[0])
 
 
 def test_a_suite_is_repeated_by_one_command(quick_rows, keys_of):
-    section = report_runs.how_to_repeat(Results(tuple(quick_rows)), Path("quick"))
+    section = runs.how_to_repeat(Results(tuple(quick_rows)), Path("quick"))
     again, report = section.code.splitlines()
     assert set(keys_of(again)) == {row["key"] for row in quick_rows}
     assert report == "text-envs report runs/quick"
@@ -60,7 +61,7 @@ def test_cost_sums_what_rows_say(make_row):
     rows = [make_row(experiment, seed, 0.5) for seed in range(2)]
     rows += [make_row(replace(experiment, agent="random", steps=0), 0, 0.0)]
     rows[2]["train_seconds"] = 0.0
-    (table,) = report_runs.cost(Results(tuple(rows))).tables
+    (table,) = runs.cost(Results(tuple(rows))).tables
     assert table.header == ("agent", "trials", "environment steps", "training", "in all", "steps/s")
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["PPO", "2", "3,000", "20 s", "24 s", "150"],
@@ -68,7 +69,7 @@ def test_cost_sums_what_rows_say(make_row):
         ["all", "3", "3,000", "20 s", "36 s", "150"],
     ]
     counted = [{**rows[0], "tokens": 5000, "cpu_seconds": 9.0}]
-    (table,) = report_runs.cost(Results(tuple(counted))).tables
+    (table,) = runs.cost(Results(tuple(counted))).tables
     (told,) = table.rows
     assert [told[table.header.index(name)].text for name in ("tokens", "CPU")] == ["5,000", "9 s"]
 
@@ -80,7 +81,7 @@ def test_what_was_run_groups_what_is_alike(make_row):
     rows = [make_row(experiment("Copy", "PPO", 1000), 0, 0.5), make_row(experiment("Sort", "PPO", 2000), 0, 0.5)]
     rows += [make_row(experiment("Copy", "deep", 1000, depth=3), 0, 0.5)]
     rows[1]["revision"] = "abc+"
-    environments, agents, facts = report_runs.what_was_run(Results(tuple(rows))).tables
+    environments, agents, facts = runs.what_was_run(Results(tuple(rows))).tables
     assert [row[1].text for row in environments.rows] == [
         "text_envs/Copy-v0(length=2)",
         "text_envs/Sort-v0(length=2)",
@@ -94,4 +95,4 @@ def test_what_was_run_groups_what_is_alike(make_row):
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (150, "2 minutes"), (3600 * 3, "3.0 hours")])
 def test_a_time_is_told_in_the_unit_that_suits(seconds, text):
-    assert report_runs.duration(seconds) == text
+    assert runs.duration(seconds) == text

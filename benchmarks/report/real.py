@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ..real import BEST_OF
+from ..real_tasks import TASKS, RealTask
+from ..rows import Row
+from ..stats import Curve
 from .document import Cell, Section, Table
 from .drawing import Figure, inks
 from .figures import frontier, learning_curves
-from .real import BEST_OF
-from .real_tasks import TASKS, RealTask
-from .rows import Row
-from .stats import Curve
 
 ByAgent = Mapping[str, Sequence[Row]]  # its seeds
 

@@ -3,9 +3,10 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import granularity_report, suites, sweeps_report
-from benchmarks.document import Document
-from benchmarks.drawing import inks
+from benchmarks import suites
+from benchmarks.report import granularity, sweeps
+from benchmarks.report.document import Document
+from benchmarks.report.drawing import inks
 from benchmarks.suite_granularity import tokens_a_step
 from benchmarks.suite_sweeps import KNOBS
 
@@ -13,18 +14,18 @@ LEVEL = {"random": 0.0, "PPO": 1.0, "DQN": 0.5, "SB3 PPO, one-hot": 0.2}
 
 
 def test_a_sweep_scores_the_mean_of_what_is_clipped():
-    assert sweeps_report.score([1.0, 1.0, 0.0, 0.0], steady=False) == 0.5
-    assert sweeps_report.score([1.3, -0.5], steady=False) == 0.5
-    assert sweeps_report.score([0.2, 0.4], steady=False) == pytest.approx(0.3)
+    assert sweeps.score([1.0, 1.0, 0.0, 0.0], steady=False) == 0.5
+    assert sweeps.score([1.3, -0.5], steady=False) == 0.5
+    assert sweeps.score([0.2, 0.4], steady=False) == pytest.approx(0.3)
 
 
 def test_what_should_not_matter_costs_when_it_does():
     """As `score_by_scaling` of bsuite: half the mean, half the mean less a standard deviation."""
-    assert sweeps_report.score([0.8, 0.8, 0.8], steady=True) == pytest.approx(0.8)
+    assert sweeps.score([0.8, 0.8, 0.8], steady=True) == pytest.approx(0.8)
     scores = [1.0, 0.9, 0.4]
     expected = (np.mean(scores) + np.mean(scores) - np.std(scores)) / 2
-    assert sweeps_report.score(scores, steady=True) == pytest.approx(expected)
-    assert sweeps_report.score([0.0, 0.0, 0.0, 0.3], steady=True) == pytest.approx(0.0375)  # the half below 0 is 0
+    assert sweeps.score(scores, steady=True) == pytest.approx(expected)
+    assert sweeps.score([0.0, 0.0, 0.0, 0.3], steady=True) == pytest.approx(0.0375)  # the half below 0 is 0
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def table_of(section):
 
 
 def test_the_section_has_a_radar_and_all_knobs(sweep_rows):
-    (section,) = sweeps_report.sections(sweep_rows)
+    (section,) = sweeps.sections(sweep_rows)
     assert table_of(section) == {agent: [f"{level:.2f}"] * len(KNOBS) for agent, level in LEVEL.items()}
     assert section.tables[0].header[1:] == tuple(knob.name for knob in KNOBS)
     assert [len(fold.tables[0].rows) for fold in section.folds] == [len(knob.values) for knob in KNOBS]
@@ -51,7 +52,7 @@ def test_the_section_has_a_radar_and_all_knobs(sweep_rows):
 
 def test_a_knob_that_is_not_whole_has_no_score(sweep_rows):
     lacking = [r for r in sweep_rows if (r["experiment"]["task"], r["experiment"]["agent"]) != ("length 16", "PPO")]
-    (section,) = sweeps_report.sections(lacking)
+    (section,) = sweeps.sections(lacking)
     table, length = table_of(section), [knob.name for knob in KNOBS].index("length")
     assert [i for i, text in enumerate(table["PPO"]) if not text] == [length] and all(table["DQN"])
     assert [row[2].text for row in section.folds[length].tables[0].rows] == ["1.00", "1.00", "", "1.00", "1.00"]
@@ -62,7 +63,7 @@ def test_settings_differ_and_means_are_over_seeds(sweep_rows):
     for row in sweep_rows:
         if row["experiment"]["agent"] == "PPO" and row["experiment"]["task"] in chosen:
             row["evaluation"]["sampled"]["normalized"] = chosen[row["experiment"]["task"]] + 0.2 * row["seed"]
-    (section,) = sweeps_report.sections(sweep_rows)
+    (section,) = sweeps.sections(sweep_rows)
     values = [0.1, 1.0, 1.0, 1.0, 0.5]
     knob = [knob.name for knob in KNOBS].index("reward scale")
     assert table_of(section)["PPO"][knob] == f"{np.mean(values) - np.std(values) / 2:.2f}"
@@ -81,7 +82,7 @@ def level_rows(make_row):
 
 
 def test_levels_are_compared_by_tokens(level_rows):
-    (section,) = granularity_report.sections(level_rows)
+    (section,) = granularity.sections(level_rows)
     lines = {tuple(cell.text for cell in row[:2]): [c.text for c in row[2:]] for row in section.tables[0].rows}
     assert len(lines) == 24
     assert lines["Copy", "PPO, tokens"][:3] == ["0.85 [0.80, 0.90]", "40,000", "40,000"]
@@ -94,7 +95,7 @@ def test_levels_are_compared_by_tokens(level_rows):
 
 
 def test_the_sections_fit_a_page(sweep_rows, level_rows):
-    for module, rows in ((sweeps_report, sweep_rows), (granularity_report, level_rows)):
+    for module, rows in ((sweeps, sweep_rows), (granularity, level_rows)):
         look = inks(list(dict.fromkeys(row["experiment"]["agent"] for row in rows)))
         document = Document("A title", "", (), tuple(module.sections(rows)), look)
         assert re.search(r"<svg", document.html()) and "|" in document.markdown()

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..rows import Row
+from ..scores import curve, number
 from .document import Cell, Section, Table, slugs
 from .drawing import Figure, inks
 from .figures import learning_curves
-from .rows import Row
-from .scores import curve, number
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:

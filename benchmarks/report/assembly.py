@@ -1,15 +1,16 @@
-"""Rows -> report: its parts in order. What they say is in `report_*.py`, how it is set in `document.py`."""
+"""Rows -> report: its parts in order. What they say is in `summary.py`, `tasks.py` and `runs.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import report_runs, report_summary, report_tasks, suites
+from .. import suites
+from ..files import write_text
+from ..scores import FEW_SEEDS, Results, load, many
+from . import runs, summary, tasks
 from .document import Document, Section, Table, text_row
 from .drawing import inks
-from .files import write_text
-from .scores import FEW_SEEDS, Results, load, many
 
 
 def write(folder: Path) -> tuple[Document, list[Path]]:
@@ -19,7 +20,7 @@ def write(folder: Path) -> tuple[Document, list[Path]]:
     files = {
         folder / "report.html": document.html(),
         folder / "report.md": document.markdown(),
-        **({folder / "scores.csv": report_runs.scores_csv(results, folder)} if results.scored else {}),
+        **({folder / "scores.csv": runs.scores_csv(results, folder)} if results.scored else {}),
         **{folder / "figures" / f"{figure.name}.svg": figure.svg for figure in document.figures()},
     }
     (folder / "figures").mkdir(exist_ok=True)
@@ -36,10 +37,10 @@ def make(results: Results, folder: Path) -> Document:
     shown = any(table.in_readme for section in added for table in section.tables)
     scored = (
         (
-            report_summary.summary(results, look, in_readme=not shown),
-            *report_tasks.curves(results, look),
-            *report_tasks.efficiency(results),
-            report_tasks.tasks(results),
+            summary.summary(results, look, in_readme=not shown),
+            *tasks.curves(results, look),
+            *tasks.efficiency(results),
+            tasks.tasks(results),
         )
         if results.scored
         else ()
@@ -49,16 +50,16 @@ def make(results: Results, folder: Path) -> Document:
         subtitle=(
             f"{many(len(results.rows), 'trial')}, {many(len(results.agents), 'agent')}, "
             f"{many(len(results.tasks), 'task')}, {many(len({row['seed'] for row in results.rows}), 'seed')}; "
-            f"{report_runs.duration(seconds)} of work, {_days(results)}"
+            f"{runs.duration(seconds)} of work, {_days(results)}"
         ),
         warnings=tuple(_warnings(results)),
         sections=(
             *added,
             *scored,
             *_failures(results),
-            report_runs.cost(results),
-            report_runs.what_was_run(results),
-            report_runs.how_to_repeat(results, folder),
+            runs.cost(results),
+            runs.what_was_run(results),
+            runs.how_to_repeat(results, folder),
         ),
         look=look,
     )

@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import report, scores, suites
-from benchmarks.document import Section
-from benchmarks.drawing import inks
-from benchmarks.figures import frontier, radar
+from benchmarks import scores, suites
+from benchmarks.report import assembly
+from benchmarks.report.document import Section
+from benchmarks.report.drawing import inks
+from benchmarks.report.figures import frontier, radar
 from benchmarks.runner import ROWS
 
 WIDTH = 390  # CSS pixels, of a phone
@@ -97,7 +98,7 @@ def a_report(folder, make_row):
                 rows.append(make_row(experiment, seed, score, suite="made up", curve=curve))
     rows[0]["samples"][0]["completion"] = "x" * 300  # a word that no screen is wide enough for
     (folder / ROWS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    document = report.make(scores.load(folder), folder)
+    document = assembly.make(scores.load(folder), folder)
     look = inks(AGENTS)
     kl = np.linspace(0, 3, 20)
     figures = (

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import own, suites
+from .. import own, suites
+from ..rows import Row
+from ..scores import MODES, Results, as_json, many, number
 from .document import Cell, Section, Table, text_row
-from .rows import Row
-from .scores import MODES, Results, as_json, many, number
 
 
 def duration(seconds: float) -> str:

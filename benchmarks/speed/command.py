@@ -13,17 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import speed_agents, speed_envs
-from .arguments import count
-from .document import Table, markdown_table, refresh_readme, text_row
-from .errors import UserError
-from .files import write_text
-from .scores import many
+from ..arguments import count
+from ..errors import UserError
+from ..files import write_text
+from ..report.document import Table, markdown_table, refresh_readme, text_row
+from ..scores import many
+from . import agents, envs
 from .timing import Row
 
 SECTIONS: dict[str, Callable[[int, str], Iterator[Row]]] = {
-    "envs": speed_envs.rows,
-    "agents": speed_agents.rows,
+    "envs": envs.rows,
+    "agents": agents.rows,
 }
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the timings, print each row as it comes and write them as JSON."""
     import torch
 
-    from . import machine
+    from .. import machine
 
     parser = argparse.ArgumentParser(prog="text-envs bench speed", description=__doc__)
     parser.add_argument("--only", choices=SECTIONS, help="one section (default: all)")
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--readme goes with --show")
     if arguments.quick and arguments.out == parser.get_default("out"):
         raise UserError(f"--quick would replace the measured {arguments.out}; give --out FILE")
-    timings = {**SECTIONS, "agents": speed_agents.quick_rows} if arguments.quick else SECTIONS
+    timings = {**SECTIONS, "agents": agents.quick_rows} if arguments.quick else SECTIONS
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name in [arguments.only] if arguments.only else SECTIONS:
         print(name)

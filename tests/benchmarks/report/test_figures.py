@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks.drawing import inks, style_sheet
-from benchmarks.figures import (
+from benchmarks.report.drawing import inks, style_sheet
+from benchmarks.report.figures import (
     Curve,
     Point,
     frontier,

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from ..stats import Curve
 from .drawing import GRID, INK, MUTED, PAPER, Figure, Ink, as_svg, drawing
-from .stats import Curve
 
 Reals = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 
-from .speed_jobs import Job, blank_env, wait
-from .speed_ppo import make_model, rollout
+from .jobs import Job, blank_env, wait
+from .ppo import make_model, rollout
 from .timing import Row, compare, spread
 
 GROUP = 8  # completions of a prompt

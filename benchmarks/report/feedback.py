@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ..feedback import GOLD, MOVIES, TASK
+from ..feedback_movies import GAP
+from ..rows import Row
 from .document import Cell, Section, Table
 from .drawing import inks
-from .feedback import GOLD, MOVIES, TASK
-from .feedback_movies import GAP
 from .figures import Curve, against_kl, reliability
-from .rows import Row
 
 ByAgent = Mapping[str, Sequence[Row]]
 

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from benchmarks import progress, report, scores, suites
-from benchmarks.document import Cell, refresh_readme
+from benchmarks import progress, scores, suites
 from benchmarks.errors import UserError
+from benchmarks.report import assembly
+from benchmarks.report.document import Cell, refresh_readme
 from benchmarks.rows import open_for_append
 from benchmarks.runner import ERRORS, ROWS
 
@@ -62,7 +63,7 @@ class Page(HTMLParser):
 
 
 def test_the_report_has_its_parts(folder):
-    document, files = report.write(folder)
+    document, files = assembly.write(folder)
     assert {path.name for path in files} >= {
         "report.html",
         "report.md",
@@ -81,7 +82,7 @@ def test_the_report_has_its_parts(folder):
 
 
 def test_the_page_stands_alone(folder):
-    report.write(folder)
+    assembly.write(folder)
     page = Page((folder / "report.html").read_text())
     assert not page.open
     assert all(reference.startswith("#") for reference in page.references)
@@ -92,7 +93,7 @@ def test_the_page_stands_alone(folder):
 
 
 def test_texts_of_episodes_are_escaped(folder):
-    report.write(folder)
+    assembly.write(folder)
     page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     assert "<i>1" not in page and "&lt;i&gt;1" in page
     assert "a\\|b" in markdown and "<i>1" not in markdown
@@ -110,7 +111,7 @@ def test_names_may_be_anything(tmp_path, make_row, capsys):
     rows[0]["samples"][0]["completion"] = "</td><script>alert(2)</script> and half \ud83d"
     error = {"key": "f", "trial": "[/bold]", "when": "2025", "error": "RuntimeError: <b>[/x]</b> | $\\no$"}
     store(tmp_path, rows, [error])
-    document, files = report.write(tmp_path)
+    document, files = assembly.write(tmp_path)
     progress.print_document_tables(Console(file=io.StringIO()), document)
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
@@ -126,9 +127,9 @@ def test_names_may_be_anything(tmp_path, make_row, capsys):
 
 
 def test_the_same_rows_give_the_same_bytes(folder):
-    _, files = report.write(folder)
+    _, files = assembly.write(folder)
     first = {path: path.read_bytes() for path in files}
-    report.write(folder)
+    assembly.write(folder)
     assert first == {path: path.read_bytes() for path in files}
 
 
@@ -136,7 +137,7 @@ def test_the_numbers_are_those_of_the_rows(folder):
     results = scores.load(folder)
     assert results.agents == ["random", "SB3 PPO, raw ids", "SB3 PPO, one-hot", "PPO", "DQN"]
     assert results.matrix("PPO", "sampled").tolist() == [[0.97] * 3, [0.98] * 3, [0.99] * 3]
-    document = report.make(results, folder)
+    document = assembly.make(results, folder)
     table = document.sections[0].tables[0]
     ppo = next(row for row in table.rows if row[0].text == "PPO")
     assert ppo[1].text.startswith("0.98 [0.9")
@@ -150,7 +151,7 @@ def test_where_runs_stop_at_a_score_their_steps_are_told(tmp_path, quick_rows):
         if row["experiment"]["agent"] in took:
             row["reached"] = took[row["experiment"]["agent"]][row["seed"]]
     store(tmp_path, quick_rows)
-    document = report.make(scores.load(tmp_path), tmp_path)
+    document = assembly.make(scores.load(tmp_path), tmp_path)
     table = table_of(document, "Summary", 1)
     copy = {row[0].text: row[1] for row in table.rows}
     assert table.in_readme and table.header == ("agent", "Copy", "Reverse", "Password")
@@ -161,7 +162,7 @@ def test_where_runs_stop_at_a_score_their_steps_are_told(tmp_path, quick_rows):
 
 
 def test_the_csv_holds_every_row(folder, quick_rows):
-    report.write(folder)
+    assembly.write(folder)
     lines = list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text())))
     assert len(lines) == len(quick_rows)
     assert lines[0]["command"].startswith("text-envs bench run quick --only 'Copy / random' --seeds 1 --out runs/")
@@ -184,7 +185,7 @@ def test_what_is_missing_is_said(tmp_path, quick_rows):
     mended = {**error, "key": "another", "trial": f"{first['task']} / {first['agent']} / seed 0"}
     old = {**quick_rows[0], "key": "0" * 16, "started": "2099-01-01T00:00:00+00:00"}
     store(folder, [*quick_rows[:-1], old], [error, mended])
-    document = report.make(scores.load(folder), folder)
+    document = assembly.make(scores.load(folder), folder)
     told = " ".join(document.warnings)
     assert "not complete" in told and "1 trial failed" in told and "1 row was left out" in told
     failures = next(section for section in document.sections if section.title == "Failures")
@@ -205,7 +206,7 @@ def test_rows_of_a_changed_suite_are_shown_and_never_mixed(tmp_path, quick_rows)
     assert [row["key"] for row in results.of("Copy", "PPO")] == [row["key"] for row in newer]
     assert (results.outdated, results.changed) == (3, 1)
     assert results.agents == ["random", "SB3 PPO, raw ids", "SB3 PPO, one-hot", "PPO", "DQN"]
-    assert any("other settings" in warning for warning in report.make(results, tmp_path).warnings)
+    assert any("other settings" in warning for warning in assembly.make(results, tmp_path).warnings)
 
 
 def test_tasks_without_an_optimum_are_shown_but_not_aggregated(tmp_path, quick_rows):
@@ -218,7 +219,7 @@ def test_tasks_without_an_optimum_are_shown_but_not_aggregated(tmp_path, quick_r
     store(folder, quick_rows)
     results = scores.load(folder)
     assert results.normalized_tasks == ["Copy", "Reverse"]
-    document = report.make(results, folder)
+    document = assembly.make(results, folder)
     assert "not normalised: Password" in document.sections[0].tables[0].caption
     assert "mean clean return" in document.html()
 
@@ -232,7 +233,7 @@ def test_aggregates_name_their_best_and_mark_what_is_partial(tmp_path, quick_row
     for row in rows:
         row["experiment"].pop("target", None)  # scores are ranked where runs use up their steps
     store(tmp_path, rows)
-    document = report.make(scores.load(tmp_path), tmp_path)
+    document = assembly.make(scores.load(tmp_path), tmp_path)
     table = table_of(document, "Summary", 1)
     assert table.header == ("agent", "IQM", "median", "mean", "optimality gap")
     names = [row[0].text for row in table.rows]
@@ -256,7 +257,7 @@ def test_many_tasks_are_rows_and_few_are_columns(tmp_path, make_row):
             for agent in agents
         ]
         store(folder, [make_row(e, seed, agents[e.agent], "made up") for e in experiments for seed in range(2)])
-        return report.make(scores.load(folder), folder)
+        return assembly.make(scores.load(folder), folder)
 
     few, many = (table_of(document(tasks), "Summary") for tasks in (3, 12))
     assert few.header == (
@@ -277,7 +278,7 @@ def test_many_tasks_are_rows_and_few_are_columns(tmp_path, make_row):
 
 def test_a_suites_own_sections_come_first_and_into_the_readme(folder, tmp_path, monkeypatch):
     (tmp_path / "some_sections.py").write_text(
-        "from benchmarks.document import Section, Table, text_row\n"
+        "from benchmarks.report.document import Section, Table, text_row\n"
         "def sections(rows):\n"
         "    table = Table(('what',), (text_row(f'{len(rows)} rows of our own'),), in_readme=True)\n"
         "    return [Section('Ours', tables=(table,))]\n"
@@ -285,13 +286,13 @@ def test_a_suites_own_sections_come_first_and_into_the_readme(folder, tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     suite = replace(suites.get("quick"), sections="some_sections:sections")
     monkeypatch.setattr(suites, "get", lambda name: suite)
-    document = report.make(scores.load(folder), folder)
+    document = assembly.make(scores.load(folder), folder)
     assert [section.title for section in document.sections[:2]] == ["Ours", "Summary"]
     assert "45 rows of our own" in document.readme() and "SB3" not in document.readme()
 
 
 def test_each_task_has_a_part_with_its_texts(folder):
-    document = report.make(scores.load(folder), folder)
+    document = assembly.make(scores.load(folder), folder)
     parts = next(section for section in document.sections if section.title == "Task by task").folds
     assert [part.title for part in parts] == ["Copy", "Reverse", "Password"] and all(part.opened for part in parts)
     assert len(parts[0].samples) == 5 and len(parts[0].samples[0].episodes) == 3
@@ -304,7 +305,7 @@ def test_each_task_has_a_part_with_its_texts(folder):
 
 
 def test_long_parts_stay_out_of_markdown(folder):
-    document = report.make(scores.load(folder), folder)
+    document = assembly.make(scores.load(folder), folder)
     assert "Every row: 45" in document.html() and "Every row" not in document.markdown()
     assert "### Password" in document.markdown()
 
@@ -323,7 +324,7 @@ def test_numbers_have_their_interval_on_a_line_of_its_own():
 
 def test_tasks_that_were_not_run_are_told(tmp_path, quick_rows):
     store(tmp_path, [row for row in quick_rows if row["experiment"]["task"] == "Copy"])
-    document = report.make(scores.load(tmp_path), tmp_path)
+    document = assembly.make(scores.load(tmp_path), tmp_path)
     told = "Of the suite's tasks, Reverse; Password were not run."
     assert told in document.warnings and told in document.readme()
 
@@ -333,7 +334,7 @@ def test_rows_of_another_environment_lack_no_task_of_the_suite(tmp_path, quick_r
         return {**row, "experiment": {**row["experiment"], "task": "CartPole"}}
 
     store(tmp_path, [elsewhere(row) for row in quick_rows if row["experiment"]["task"] == "Copy"])
-    assert not any("were not run" in told for told in report.make(scores.load(tmp_path), tmp_path).warnings)
+    assert not any("were not run" in told for told in assembly.make(scores.load(tmp_path), tmp_path).warnings)
 
 
 def test_five_seeds_need_no_warning(tmp_path, quick_rows):
@@ -343,7 +344,7 @@ def test_five_seeds_need_no_warning(tmp_path, quick_rows):
             {**row, "key": f"{row['key']}{i}", "seed": row["seed"] + 3 * i, "suite": "unknown"} for i in range(2)
         ]
     store(tmp_path / "many", rows)
-    assert report.make(scores.load(tmp_path / "many"), tmp_path / "many").warnings == ()
+    assert assembly.make(scores.load(tmp_path / "many"), tmp_path / "many").warnings == ()
 
 
 def test_no_rows_is_an_error(tmp_path):
@@ -352,7 +353,7 @@ def test_no_rows_is_an_error(tmp_path):
 
 
 def test_the_readme_block_is_renewed(folder):
-    document = report.make(scores.load(folder), folder)
+    document = assembly.make(scores.load(folder), folder)
     blocks = (
         "<!-- results:quick -->\nreplace this\n<!-- /results -->\n",
         "<!-- results:real -->\nkeep\n<!-- /results -->\n",

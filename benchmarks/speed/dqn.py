@@ -11,7 +11,7 @@ import numpy as np
 from stable_baselines3 import DQN as StockDQN
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from .speed_jobs import Job, blank_env, count_flops
+from .jobs import Job, blank_env, count_flops
 from .timing import Row, with_flops
 
 TRANSITIONS = 1_000_000  # that the memory row is about

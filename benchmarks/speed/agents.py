@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .speed_dqn import gradient_row, memory_row
-from .speed_generation import has_trl, rollout_row, trl_row
-from .speed_jobs import Job
-from .speed_ppo import growth_row, iteration_row
+from .dqn import gradient_row, memory_row
+from .generation import has_trl, rollout_row, trl_row
+from .jobs import Job
+from .ppo import growth_row, iteration_row
 from .timing import Row
 
 

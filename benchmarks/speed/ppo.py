@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO as StockPPO
 
-from .speed_jobs import Job, blank_env, count_flops
+from .jobs import Job, blank_env, count_flops
 from .timing import Row, spread, with_flops
 
 LENGTHS = 8  # contexts at which a scaled-down stock rollout is timed

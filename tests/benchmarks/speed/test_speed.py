@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from agents import DQN
-from benchmarks import speed, speed_agents, speed_dqn, speed_envs, speed_jobs, speed_ppo, timing
 from benchmarks.errors import UserError
+from benchmarks.speed import agents, command, dqn, envs, jobs, ppo, timing
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     for name, value in {"BATCH": 8, "STEPS": 40, "SINGLE_STEPS": 20, "TEXT_BATCH": 4, "SUITE_EPISODES": 4}.items():
-        monkeypatch.setattr(speed_envs, name, value)
-    monkeypatch.setattr(speed_envs, "SUITE_BATCH", 2)
+        monkeypatch.setattr(envs, name, value)
+    monkeypatch.setattr(envs, "SUITE_BATCH", 2)
 
 
 def test_a_row_has_both_rates_and_their_ratio():
@@ -36,7 +36,7 @@ def test_a_row_has_both_rates_and_their_ratio():
 def test_environments_are_timed_and_other_sections_stay(tiny, tmp_path, capsys):
     out = tmp_path / "speed.json"
     out.write_text(json.dumps({"agents": {"rows": ["as they were"]}}))
-    assert speed.main(["--only", "envs", "--repeats", "1", "--out", str(out)]) == 0
+    assert command.main(["--only", "envs", "--repeats", "1", "--out", str(out)]) == 0
     written = json.loads(out.read_text())
     assert written["agents"] == {"rows": ["as they were"]}
     names = [row["name"] for row in written["envs"]["rows"]]
@@ -47,16 +47,18 @@ def test_environments_are_timed_and_other_sections_stay(tiny, tmp_path, capsys):
     assert 0 < next(row["share"] for row in written["envs"]["rows"] if "share" in row) < 1
 
 
-TINY = speed_jobs.Job(16, 1, 2, vocab_size=16, prompt=2, tokens=8, n_envs=4, n_epochs=2, batch_size=16)
+TINY = jobs.Job(16, 1, 2, vocab_size=16, prompt=2, tokens=8, n_envs=4, n_epochs=2, batch_size=16)
 
 
 def test_agents_are_timed_at_tiny_sizes(tmp_path, capsys):
     out = tmp_path / "speed.json"
-    assert speed.main(["--only", "agents", "--quick", "--repeats", "1", "--device", "cpu", "--out", str(out)]) == 0
+    assert (
+        command.main(["--only", "agents", "--quick", "--repeats", "1", "--device", "cpu", "--out", str(out)]) == 0
+    )
     rows = json.loads(out.read_text())["agents"]["rows"]
     printed = capsys.readouterr().out
     wanted = ["PPO iteration", "HF generate", "lengths uniform", "DQN gradient", "Replay memory", "cost of a token"]
-    if speed_agents.has_trl():
+    if agents.has_trl():
         wanted.append("TRL")
     told = [f"{row['name']}: {row['told']}" for row in rows]
     for part in wanted:
@@ -68,7 +70,7 @@ def test_agents_are_timed_at_tiny_sizes(tmp_path, capsys):
 
 def test_quick_figures_never_replace_measured_ones():
     with pytest.raises(UserError, match="give --out"):
-        speed.main(["--only", "agents", "--quick"])
+        command.main(["--only", "agents", "--quick"])
 
 
 def test_the_share_of_saved_work_is_told():
@@ -81,9 +83,9 @@ def test_the_share_of_saved_work_is_told():
 def test_stock_scaled_up_from_parts_does_the_work_of_the_whole():
     """The update's operations are exact but for trimming, the rollout's for the sums over lengths."""
     job = replace(TINY, tokens=16)
-    model = speed_ppo.make_model(job, stable_baselines3.PPO, "cpu")
-    whole = speed_ppo.stock_iteration(model, job, speed_jobs.count_flops)
-    scaled = speed_ppo.stock_iteration(model, replace(job, stock_minibatches=2), speed_jobs.count_flops)
+    model = ppo.make_model(job, stable_baselines3.PPO, "cpu")
+    whole = ppo.stock_iteration(model, job, jobs.count_flops)
+    scaled = ppo.stock_iteration(model, replace(job, stock_minibatches=2), jobs.count_flops)
     assert scaled == pytest.approx(whole, rel=0.15)
     assert "get" not in vars(model.rollout_buffer)  # whole epochs again
     assert job.minibatches == 8
@@ -91,7 +93,7 @@ def test_stock_scaled_up_from_parts_does_the_work_of_the_whole():
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_episodes_have_the_lengths_that_were_asked_for(ragged):
-    env, ends = speed_jobs.blank_env(replace(TINY, ragged=ragged)), []
+    env, ends = jobs.blank_env(replace(TINY, ragged=ragged)), []
     env.reset()
     for _ in range(100):
         observations, _, ended, infos = env.step(np.zeros(4, np.int64))
@@ -105,8 +107,8 @@ def test_episodes_have_the_lengths_that_were_asked_for(ragged):
 
 def test_both_replay_buffers_hold_the_same_transitions():
     job = replace(TINY, ragged=True)
-    model = speed_dqn.make_model(job, stable_baselines3.DQN, "cpu", 200)
-    ours = speed_dqn.make_model(job, DQN, "cpu", 200).replay_buffer
+    model = dqn.make_model(job, stable_baselines3.DQN, "cpu", 200)
+    ours = dqn.make_model(job, DQN, "cpu", 200).replay_buffer
     stock = model.replay_buffer
     first = ours.episodes[0]
     steps = len(first.actions)
@@ -124,30 +126,28 @@ def test_attention_is_counted_on_cpus_too():
     def attend():
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
-    assert speed_jobs.count_flops(attend) == 2 * product
-    assert speed_jobs.count_flops(lambda: attend().sum().backward()) == (2 + 5) * product
+    assert jobs.count_flops(attend) == 2 * product
+    assert jobs.count_flops(lambda: attend().sum().backward()) == (2 + 5) * product
 
 
 def test_memory_of_unfinished_episodes_is_not_scaled_up():
-    small, large = (
-        speed_dqn.memory_row(TINY, measured)["our_bytes"] for measured in (4 * 8 * 50, 4 * 8 * 50 + 4 * 7)
-    )
+    small, large = (dqn.memory_row(TINY, measured)["our_bytes"] for measured in (4 * 8 * 50, 4 * 8 * 50 + 4 * 7))
     assert large == pytest.approx(small, rel=0.02)  # all finished, and 28 more transitions in unfinished ones
 
 
 def test_timings_at_hand_are_shown_and_put_into_a_readme(tmp_path, capsys):
     out, readme = tmp_path / "speed.json", tmp_path / "README.md"
     with pytest.raises(UserError, match="no timings in .*; run"):
-        speed.main(["--show", "--out", str(out)])
+        command.main(["--show", "--out", str(out)])
     with pytest.raises(UserError, match="goes with --show"):
-        speed.main(["--readme", str(readme)])
+        command.main(["--readme", str(readme)])
     rows = [{"name": "a job", "told": "2.0x (1.9-2.1)"}]
     hardware = {"cpu": "a core", "gpu": "a card"}
     made = {"versions": {"torch": "2.13"}, "revision": "abc", "started": "2026-01-02T03:04:05+00:00"}
     section = {"hardware": hardware, "device": "cpu", "threads": 1, **made, "rows": rows}
     out.write_text(json.dumps({"agents": section, "envs": section}))
     readme.write_text("before\n<!-- results:speed -->\nold\n<!-- /results -->\nafter\n")
-    assert speed.main(["--show", "--out", str(out), "--readme", str(readme)]) == 0
+    assert command.main(["--show", "--out", str(out), "--readme", str(readme)]) == 0
     shown = capsys.readouterr().out.strip()
     assert "| a job | 2.0x (1.9-2.1) |" in shown
     assert shown.endswith("Measured on a core, 1 thread, 2026-01-02, revision abc, with torch 2.13.")

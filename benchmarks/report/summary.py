@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..scores import AGGREGATES, MODES, Estimate, Results, many
 from .document import Cell, Section, Table
 from .drawing import Figure, Ink
 from .figures import Point, intervals, performance_profiles
-from .scores import AGGREGATES, MODES, Estimate, Results, many
 
 _WIDE = 8  # columns of a table that agents' names leave room for; more of them become rows
 _THRESHOLDS = [percent / 100 for percent in range(0, 101, 2)]

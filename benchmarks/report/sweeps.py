@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..rows import Row
+from ..scores import number
+from ..suite_sweeps import KNOBS, Knob
 from .document import Cell, Section, Table
 from .drawing import inks
 from .figures import radar
-from .rows import Row
-from .scores import number
-from .suite_sweeps import KNOBS, Knob
 
 Means = Sequence[float | None]  # one for each value of a knob, None where it was not run
 

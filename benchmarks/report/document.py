@@ -1,4 +1,4 @@
-"""What a report is made of, and how it becomes HTML, Markdown and a README block; `report.py` says what it says."""
+"""What a report is made of, and how it becomes HTML, Markdown and a README block; `assembly.py` fills it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import cache
 from itertools import chain, count
 from typing import Any
 
+from ..errors import UserError
 from .drawing import Figure, Ink, style_sheet
-from .errors import UserError
 
 _LONGEST_SLUG = 60  # letters; file systems allow 255 bytes
 
@@ -202,7 +202,7 @@ def _template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("benchmarks"),
+        loader=PackageLoader("benchmarks.report"),
         autoescape=name.endswith(".html.j2"),
         trim_blocks=True,
         lstrip_blocks=True,

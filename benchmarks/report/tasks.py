@@ -7,13 +7,13 @@ from functools import partial
 
 import numpy as np
 
+from ..rows import Row
+from ..scores import LEVELS, MODES, Results, curve, number
 from .document import Cell, Sample, Samples, Section, Table, slugs
 from .drawing import Figure, Ink
 from .figures import Curve, learning_curves
-from .report_runs import environment
-from .report_summary import by_task, estimate_cells, named
-from .rows import Row
-from .scores import LEVELS, MODES, Results, curve, number
+from .runs import environment
+from .summary import by_task, estimate_cells, named
 
 _FEW_TASKS = 4  # up to it their parts are open from the start
 

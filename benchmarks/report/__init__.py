@@ -1,0 +1,1 @@
+"""Rows -> report: `assembly.py` puts it together, `document.py` says what it is made of and sets it."""

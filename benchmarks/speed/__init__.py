@@ -1,0 +1,1 @@
+"""Side-by-side timings; `command.py` runs them."""
