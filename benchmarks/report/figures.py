@@ -56,6 +56,42 @@ def learning_curves(
         return Figure(name, as_svg(canvas), alt, caption)
 
 
+def sweep(
+    name: str,
+    title: str,
+    values: Sequence[float],
+    curves: Mapping[str, Curve],
+    look: Mapping[str, Ink],
+    xlabel: str,
+    ylabel: str = "normalised score",
+    caption: str = "",
+) -> Figure:
+    """Draw one line with a band for each agent over the values of a knob, which are set evenly apart.
+
+    Args:
+        name: of the figure's file.
+        title: above it.
+        values: of the knob, in their order.
+        curves: for each agent its scores; x are positions in `values`, NaN leaves a gap.
+        look: the agents' inks.
+        xlabel: what is turned.
+        ylabel: what is scored.
+        caption: how to read it.
+    """
+    with drawing(name, 4.1, 3.2) as (canvas, axes):
+        for agent, curve in curves.items():
+            axes.fill_between(curve.x, curve.low, curve.high, color=look[agent].light, alpha=0.16, linewidth=0)
+            _draw_line(axes, curve.x, curve.mean, look[agent], agent)
+        axes.set_title(title)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axes.grid(axis="y")
+        _legend(canvas, axes)
+        alt = f"{title}: {ylabel} against {xlabel} for {', '.join(curves)}"
+        return Figure(name, as_svg(canvas), alt, caption)
+
+
 def performance_profiles(
     name: str,
     title: str,

@@ -8,12 +8,13 @@ import numpy as np
 
 from ..rows import Row
 from ..scores import number
+from ..stats import Curve
 from ..suite_sweeps import KNOBS, Knob
 from .document import Cell, Section, Table
-from .drawing import inks
-from .figures import radar
+from .drawing import Figure, inks
+from .figures import radar, sweep
 
-Means = Sequence[float | None]  # one for each value of a knob, None where it was not run
+Swept = Sequence[Sequence[float]]  # for each value of a knob the scores of its seeds; none where it was not run
 
 
 def score(means: Sequence[float], steady: bool) -> float:
@@ -60,33 +61,53 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         "values are not run yet.",
         in_readme=True,
     )
+    turned = [_figure(knob, agents, swept[knob.name]) for knob in KNOBS if any(map(any, swept[knob.name]))]
     folds = tuple(_fold(knob, agents, swept[knob.name]) for knob in KNOBS)
-    return [Section("Sweeps", (), (figure,), (table,), folds=folds)]
+    return [Section("Sweeps", (), (figure, *turned), (table,), folds=folds)]
 
 
-def _swept(rows: Sequence[Row], agent: str, knob: Knob) -> Means:
-    """Return an agent's normalised scores at each value of a knob, means over seeds."""
+def _swept(rows: Sequence[Row], agent: str, knob: Knob) -> Swept:
+    """Return an agent's normalised scores at each value of a knob, one a seed."""
     found: dict[str, list[float]] = {knob.setting(value): [] for value in knob.values}
     for row in rows:
         task = row["experiment"]["task"]
         if row["experiment"]["agent"] == agent and task in found:
             found[task].append(row["evaluation"]["sampled"]["normalized"])
-    return [float(np.mean(scores)) if scores else None for scores in found.values()]
+    return list(found.values())
 
 
-def _score(means: Means, knob: Knob) -> float | None:
-    known = [mean for mean in means if mean is not None]
-    return score(known, knob.steady) if len(known) == len(means) else None
+def _score(swept: Swept, knob: Knob) -> float | None:
+    return score([float(np.mean(seeds)) for seeds in swept], knob.steady) if all(swept) else None
 
 
 def _score_cell(value: float | None) -> Cell:
     return Cell("") if value is None else Cell(number(value), level=float(np.clip(value, 0, 1)))
 
 
-def _fold(knob: Knob, agents: Sequence[str], swept: Sequence[Means]) -> Section:
+def _figure(knob: Knob, agents: Sequence[str], swept: Sequence[Swept]) -> Figure:
+    """Return an agent's line over the values of a knob."""
+    curves = {}
+    for agent, values in zip(agents, swept, strict=True):
+        if any(values):
+            known = [seeds or [np.nan] for seeds in values]
+            mean, low, high = (np.array([f(seeds) for seeds in known]) for f in (np.mean, min, max))
+            curves[agent] = Curve(np.arange(len(values), dtype=float), mean, low, high)
+    return sweep(
+        f"sweep-{knob.name.replace(' ', '-')}",
+        knob.name.capitalize(),
+        knob.values,
+        curves,
+        inks(agents),
+        f"{knob.keyword} of {knob.task}",
+        caption="Means over seeds; bands from the least to the most of a seed.",
+    )
+
+
+def _fold(knob: Knob, agents: Sequence[str], swept: Sequence[Swept]) -> Section:
     """Return a knob's values, one a line."""
+    means = [[float(np.mean(seeds)) if seeds else None for seeds in values] for values in swept]
     lines = tuple(
-        (Cell(f"{value:g}"), *(_score_cell(means[i]) for means in swept)) for i, value in enumerate(knob.values)
+        (Cell(f"{value:g}"), *map(_score_cell, row)) for value, *row in zip(knob.values, *means, strict=True)
     )
     others = ", ".join(f"{name}={value}" for name, value in knob.others.items() if name != knob.keyword)
     caption = f"Normalised score, sampled, mean over seeds, of {knob.task} with {others}."

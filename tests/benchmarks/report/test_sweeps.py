@@ -46,8 +46,11 @@ def test_the_section_has_a_radar_and_all_knobs(sweep_rows):
     assert table_of(section) == {agent: [f"{level:.2f}"] * len(KNOBS) for agent, level in LEVEL.items()}
     assert section.tables[0].header[1:] == tuple(knob.name for knob in KNOBS)
     assert [len(fold.tables[0].rows) for fold in section.folds] == [len(knob.values) for knob in KNOBS]
-    (figure,) = section.figures
+    figure, *turned = section.figures
     assert figure.name == "sweeps-radar" and all(knob.name in figure.svg for knob in KNOBS)
+    assert [figure.name for figure in turned] == [f"sweep-{knob.name.replace(' ', '-')}" for knob in KNOBS]
+    for knob, figure in zip(KNOBS, turned, strict=True):
+        assert all(f">{value:g}</text>" in figure.svg for value in knob.values)
 
 
 def test_a_knob_that_is_not_whole_has_no_score(sweep_rows):
@@ -56,6 +59,11 @@ def test_a_knob_that_is_not_whole_has_no_score(sweep_rows):
     table, length = table_of(section), [knob.name for knob in KNOBS].index("length")
     assert [i for i, text in enumerate(table["PPO"]) if not text] == [length] and all(table["DQN"])
     assert [row[2].text for row in section.folds[length].tables[0].rows] == ["1.00", "1.00", "", "1.00", "1.00"]
+
+
+def test_a_knob_that_was_not_turned_has_no_figure(sweep_rows):
+    (section,) = sweeps.sections([r for r in sweep_rows if r["experiment"]["tags"] == ["length"]])
+    assert [figure.name for figure in section.figures] == ["sweeps-radar", "sweep-length"]
 
 
 def test_settings_differ_and_means_are_over_seeds(sweep_rows):
