@@ -101,7 +101,7 @@ class TextMetrics(BaseCallback):
     """Records what SB3 does not, through its logger.
 
     - text/length, text/ended, text/reward_clean: of episodes since the last log: mean tokens, share that said the
-      end token (the others ran out of room), mean reward without noise and scale
+      end token (the others ran out of room), mean return without noise and scale
     - reward/NAME: mean of each reward term
     - text/entropy: nats a token, as the mean of -log p of the tokens sampled in the last rollout
     - time/rollout_tokens_per_second, time/train_tokens_per_second: a token counts once for each time it is
@@ -116,6 +116,7 @@ class TextMetrics(BaseCallback):
         self._trained_tokens = getattr(self.model, "trained_tokens", 0)
         self._steps, self._rollout_steps = self.num_timesteps, 0
         self._clock = time.perf_counter()
+        self._clean: dict[int, float] = {}  # of the running episodes: a game pays in several turns
 
     def _on_rollout_start(self) -> None:
         updates = self.model._n_updates - self._updates
@@ -133,13 +134,16 @@ class TextMetrics(BaseCallback):
         return updates * (self.model.batch_size if replayed else self._rollout_steps)  # type: ignore[attr-defined]
 
     def _on_step(self) -> bool:
-        for row in np.flatnonzero(self.locals["dones"]).tolist():
-            info = self.locals["infos"][row]
+        for row, (info, done) in enumerate(zip(self.locals["infos"], self.locals["dones"], strict=True)):
+            if "reward_clean" in info:
+                self._clean[row] = self._clean.get(row, 0.0) + float(info["reward_clean"])
+            if not done:
+                continue
             values = {f"reward/{name}": value for name, value in reward_terms(info).items()}
             if "episode" in info:
                 values["text/length"] = info["episode"]["l"]
-            if "reward_clean" in info:
-                values["text/reward_clean"] = float(info["reward_clean"])
+            if row in self._clean:
+                values["text/reward_clean"] = self._clean.pop(row)
             if self._end_token is not None:
                 values["text/ended"] = float(self.locals["actions"][row] == self._end_token)
             for name, value in values.items():

@@ -70,12 +70,17 @@ class VectorEnvAdapter(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Return observations (B, L), rewards (B,), ended rows (B,) and one info a row."""
+        """Return observations (B, L), rewards (B,), ended rows (B,) and one info a row.
+
+        Where an episode goes on, its info holds no more than the `reward_clean` of a turn that closed.
+        """
         observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
         ended = terminated | truncated
         self._returns += rewards
         self._steps += 1
         row_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for i in np.flatnonzero(infos.get("_reward_clean", ())):
+            row_infos[i] = {"reward_clean": infos["reward_clean"][i]}
         for i in np.flatnonzero(ended):
             row_infos[i] = self._final_info(infos, int(i), bool(truncated[i] and not terminated[i]))
         self._returns[ended], self._steps[ended] = 0, 0

@@ -75,6 +75,20 @@ class MaskedSuccessorEnv(SuccessorEnv):
         return legal
 
 
+class PaidSuccessorEnv(SuccessorEnv):
+    """The same, where each token is a turn that tells what it is worth."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"reward_clean": reward}
+
+
+@pytest.fixture
+def paid_env() -> Callable[[int], SyncVectorEnv]:
+    """A function (n) -> vector environment of paid ones that resets in the same step."""
+    return lambda n: SyncVectorEnv([PaidSuccessorEnv] * n, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
 @pytest.fixture
 def masked_env() -> type[MaskedSuccessorEnv]:
     """The masked environment's class."""

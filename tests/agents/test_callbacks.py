@@ -96,6 +96,13 @@ def test_measures_are_those_of_a_loop(vector_env: Callable) -> None:
     assert 1 < expected["text/entropy"] < np.log(7) + 0.01
 
 
+def test_the_clean_rewards_of_turns_are_summed(paid_env: Callable) -> None:
+    model, recorder = PPO("TransformerPolicy", paid_env(4), n_steps=64, **SMALL), Recorder()
+    model.learn(256, callback=[recorder, TextMetrics()])
+    returns = [info["episode"]["r"] for info in recorder.infos]
+    assert recorder.logged["text/reward_clean"] == [pytest.approx(np.mean(returns), rel=1e-5)]
+
+
 def any_algorithm(name: str, env: Any) -> Any:
     """Return an algorithm with rollouts of 16 steps."""
     keywords: dict[str, Any] = {

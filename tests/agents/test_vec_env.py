@@ -38,6 +38,21 @@ def test_final_observation_return_and_length(vector_env: Callable) -> None:
     assert finished > 10
 
 
+def test_what_a_turn_earns_is_told_when_it_closes(paid_env: Callable) -> None:
+    env = VectorEnvAdapter(paid_env(4))
+    env.reset()
+    rng, clean, between = np.random.default_rng(0), np.zeros(4), 0
+    for _ in range(60):
+        _, _, ended, infos = env.step(rng.integers(7, size=4))
+        clean += [info.get("reward_clean", 0.0) for info in infos]
+        assert all(set(info) <= {"reward_clean"} for info, over in zip(infos, ended, strict=True) if not over)
+        between += sum("reward_clean" in info for info, over in zip(infos, ended, strict=True) if not over)
+        for row in np.flatnonzero(ended):
+            assert clean[row] == pytest.approx(infos[row]["episode"]["r"])
+            clean[row] = 0
+    assert between > 10
+
+
 def test_seeds_reach_the_rows(vector_env: Callable) -> None:
     contexts = []
     for _ in range(2):
