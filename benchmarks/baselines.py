@@ -68,6 +68,11 @@ class RowwiseDQN:
         return self.model.policy
 
     @property
+    def device(self) -> torch.device:
+        """Of the stock DQN."""
+        return self.model.device
+
+    @property
     def num_timesteps(self) -> int:
         """Steps of training."""
         return self.model.num_timesteps

@@ -282,7 +282,7 @@ def _cells(change: Change) -> tuple[str, ...]:
         str(a) if a == b else f"{a}, {b}",
         number(change.a.value),
         number(change.b.value),
-        f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]",
+        f"{d.value:+.3f}" + (f" [{d.low:+.3f}, {d.high:+.3f}]" if d.runs > 1 else ""),
         number(change.improvement.value),
         "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         change.verdict,

@@ -17,6 +17,9 @@ LEARNED: Mapping[str, Mapping[str, Any]] = {  # name in tables -> what its rewar
     "1,000 at 30%": {"comparisons": 1000, "noise": 0.3},
     "1,000 at 10%, ensemble of 3": {"comparisons": 1000, "noise": 0.1, "members": 3},
 }
+SCORES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)  # normalised; a checkpoint is made when training first reaches each
+WEAK = 1  # the checkpoint that the loop begins with
+TEST = 2000  # comparisons that nothing is chosen by
 _ENV = {"vocab_size": 4, "length": 6}
 _STEPS = 50_000
 _KL = 0.05  # standard deviations of the reward, as the weak policy earns it, for each nat

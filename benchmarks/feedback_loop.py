@@ -28,13 +28,11 @@ from text_envs.tasks.base import Samples, Score, Task, Utterances
 
 from . import evaluation
 from .evaluation import make_env
+from .feedback import SCORES, TEST, WEAK
 from .frontier import play, with_error
 from .suites import Experiment
 from .trial import Report, derived_seed
 
-SCORES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)  # normalised; a checkpoint is made when training first reaches each
-WEAK = 1  # the checkpoint that the loop begins with
-TEST = 2000  # comparisons that nothing is chosen by
 ASIDE = 0.1  # of the comparisons to learn from: they choose when training stops
 FIT: dict[str, Any] = {"epochs": 12, "batch_size": 32, "learning_rate": 1e-3, "patience": 8}
 POINTS = 20  # of a curve

@@ -18,7 +18,7 @@ from text_envs.tasks.ngram import NGram
 
 from .evaluation import make_env
 from .suites import Experiment, Suite, resolve
-from .trial import CURVE_POINTS, LearningCurve, Report, derived_seed
+from .trial import CURVE_POINTS, EVALUATE, TRAIN, LearningCurve, Report, derived_seed
 
 PRICES = (0.1, 0.05, 0.03, 0.02)  # of a nat, in reward: from 0.6 nats to 6
 EPISODES = 4096  # of a measurement, all at once
@@ -67,14 +67,14 @@ def dqn(env: VectorEnv, seed: int, beta: float) -> agents.DQN:
 def trial(experiment: Experiment, seed: int, report: Report) -> dict[str, Any]:
     """Return the fields of a row: the training, and the policy's reward and KL on fresh episodes."""
     env = make_env(experiment.env_id, experiment.num_envs, experiment.env_kwargs)
-    agent = resolve(experiment.factory)(env, derived_seed(seed, 0), **experiment.agent_kwargs)
+    agent = resolve(experiment.factory)(env, derived_seed(seed, TRAIN), **experiment.agent_kwargs)
     interval = max(1, experiment.steps // CURVE_POINTS)
     started = time.perf_counter()
     agent.learn(experiment.steps, callback=LearningCurve(interval, experiment.steps, report))
     seconds = time.perf_counter() - started
     env.close()
     fresh = make_env(experiment.env_id, EPISODES, experiment.env_kwargs)
-    measured = measure(agent, fresh, derived_seed(seed, 1))
+    measured = measure(agent, fresh, derived_seed(seed, EVALUATE))
     task = ngram_task(fresh)
     fresh.close()
     return {

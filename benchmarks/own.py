@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,9 +81,12 @@ def with_own(
         steps: of training, for all that train; None: as above.
 
     Raises:
-        UserError: if a name stands for something else in the suite, or the suite does not measure agents alike.
+        UserError: if a name stands for something else in the suite, the suite does not measure agents alike, or is
+            about its own tasks.
     """
     found = suite.experiments
+    if envs and suite.sections is not None:
+        raise UserError(f"suite {suite.name!r} is about tasks of its own; run --env with another suite")
     _check_names("--agent", agents, {e.agent for e in found})
     _check_names("--env", envs, {e.task for e in found})
     if envs:
@@ -159,14 +163,15 @@ def _parse(option: str, text: str, short: Callable[[str], str]) -> Named:
         text.encode()
     except UnicodeEncodeError as error:  # a shell hands on any bytes
         raise UserError(f"{option} {text!a}: this is not UTF-8 text, and cannot be shown; give another") from error
-    head, brace, tail = text.partition("{")
+    found = re.fullmatch(r"(?:(.*?)=)?([\w.:/ -]+)(\{.*)?", text, re.DOTALL)  # a name may hold "=" and "{", too
+    name, path, given = found.groups("") if found else ("", text, "")
     try:
-        keywords = json.loads(brace + tail) if brace else {}
+        keywords = json.loads(given or "{}")
     except ValueError as error:
         raise UserError(
             f'{option} {text}: keywords are a JSON object, such as {{"length": 4}} ({error})'
         ) from error
-    name, _, path = head.strip(" :").rpartition("=")
+    path = path.strip(" :")
     said = ", ".join(f"{key}={value!r}" for key, value in keywords.items())
     return Named(name or short(path) + (f"({said})" if said else ""), path, keywords)
 

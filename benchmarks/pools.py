@@ -104,7 +104,9 @@ class ProcessPool:
 
     def _end_what_hangs(self, timeout: float) -> Iterator[Message]:
         for worker in list(self._workers):
-            if worker.trial is not None and time.monotonic() - worker.begun >= timeout:
+            if worker.trial is None or time.monotonic() - worker.begun < timeout:
+                continue
+            if not worker.connection.poll():  # what it has said is read first
                 worker.process.kill()
                 worker.process.join()
                 self._workers.remove(worker)
@@ -138,7 +140,7 @@ class _Worker:
             raise RuntimeError("this worker is idle")
         try:
             kind, content = self.connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # also in the middle of a message
             self.process.join()
             code = self.process.exitcode
             why = (

@@ -25,7 +25,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from .report.document import Document
-from .rows import Row
+from .rows import Row, names
 from .work import Trial
 
 _SPEED_WINDOW = 600.0  # seconds; trials differ in speed, a short window would make the estimate jump
@@ -130,15 +130,14 @@ class RunningScores:
 
     def expect(self, trials: Sequence[Trial], done: Sequence[Row]) -> None:
         """Begin with the rows that are there already."""
-        names = [(row["experiment"]["task"], row["experiment"]["agent"]) for row in done]
-        self._expected.update(names)
+        self._expected.update(map(names, done))
         self._expected.update((trial.experiment.task, trial.experiment.agent) for trial in trials)
         for row in done:
             self.add(row)
 
     def add(self, row: Row) -> None:
         """Add a result; its experiment is now the latest."""
-        name = row["experiment"]["task"], row["experiment"]["agent"]
+        name = names(row)
         self._found[name] = [*self._found.pop(name, []), row]
 
     def table(self, height: int) -> Iterator[Table]:
@@ -178,7 +177,7 @@ def _result(row: Row) -> str:
 
 
 def _weight(trial: Trial) -> int:
-    """Return the environment steps of a trial, evaluation included, as its share of the work."""
+    """Return the environment steps and the evaluated episodes of a trial, as its share of the work."""
     return trial.experiment.steps + 2 * trial.experiment.eval_episodes
 
 

@@ -24,7 +24,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TrainerCallback
 
 from agents import PPO, TransformerPolicy
 from agents.buffers import pack_buckets
@@ -34,13 +34,12 @@ from text_envs.sources import cache_folder, smollm2
 from .evaluation import make_env
 from .real_tasks import MAX_NEW_TOKENS, TASKS, RealTask
 from .suites import Experiment, Suite, resolve
-from .trial import Report, derived_seed
+from .trial import EVALUATE, TRAIN, Report, derived_seed
 
 CHECKPOINT = 256  # completions of an evaluation during training
 BEST_OF = 4
 EVAL_ENVS = 64
 SIDE_BY_SIDE = 10
-_TRAIN, _EVALUATE = 0, 1
 
 LEARN = {  # PPO's settings, the same for all tasks
     "learning_rate": 3e-4,
@@ -141,7 +140,7 @@ class Evaluator:
     """
 
     def __init__(self, experiment: Experiment, seed: int) -> None:
-        self.seed = derived_seed(seed, _EVALUATE)
+        self.seed = derived_seed(seed, EVALUATE)
         self.env = _make_env(experiment, EVAL_ENVS, "test")
         self.reference = self.policy(str(smollm2_folder()))
 
@@ -303,7 +302,7 @@ def train_ppo(experiment: Experiment, seed: int, report: Report) -> dict[str, An
             "dtype": "bfloat16",
             "value_trunk": "detached",
         },
-        seed=derived_seed(seed, _TRAIN),
+        seed=derived_seed(seed, TRAIN),
         **experiment.agent_kwargs,
     )
     progress = Progress(evaluator, experiment.steps, report)
@@ -339,7 +338,7 @@ def train_grpo(experiment: Experiment, seed: int, report: Report) -> dict[str, A
     """Return the row of TRL's GRPOTrainer with the same prompts, reward, adapters and measure."""
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, TrainerCallback
+    from transformers import AutoModelForCausalLM
     from trl import GRPOConfig, GRPOTrainer
 
     evaluator = Evaluator(experiment, seed)
@@ -367,7 +366,7 @@ def train_grpo(experiment: Experiment, seed: int, report: Report) -> dict[str, A
                 report_to="none",
                 disable_tqdm=True,
                 use_cpu=_device() == "cpu",
-                seed=derived_seed(seed, _TRAIN) % 2**31,
+                seed=derived_seed(seed, TRAIN),
             ),
             train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in env.task.prompts.texts]),  # type: ignore[attr-defined]
             processing_class=load_tokenizer(),
@@ -377,23 +376,28 @@ def train_grpo(experiment: Experiment, seed: int, report: Report) -> dict[str, A
         def policy() -> TransformerPolicy:
             return evaluator.policy(cast(Any, copy.deepcopy(trainer.model)).merge_and_unload())
 
-        tokens = 0
-
-        class Curve(TrainerCallback):
-            """Notes each step."""
-
-            def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-                nonlocal tokens
-                logs: Mapping[str, float] = given["logs"]
-                if "reward" not in logs:
-                    return
-                tokens += round(batch * logs["completions/mean_length"])
-                progress.add(tokens, logs["reward"], logs.get("kl", 0.0) * logs["completions/mean_length"], policy)
-
-        trainer.add_callback(Curve())
+        curve = _GRPOCurve(progress, policy, batch)
+        trainer.add_callback(curve)
         progress.clock = Clock()
         trainer.train()
-        return progress.row(tokens, policy, experiment.eval_episodes)
+        return progress.row(curve.tokens, policy, experiment.eval_episodes)
+
+
+class _GRPOCurve(TrainerCallback):
+    """Notes each step of TRL's trainer; `tokens` (of `batch` completions a step) are those that it trained on."""
+
+    def __init__(self, progress: Progress, policy: Callable[[], TransformerPolicy], batch: int) -> None:
+        self.tokens = 0
+        self._progress, self._policy, self._batch = progress, policy, batch
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Add a point, where the log is of a step."""
+        logs: Mapping[str, float] = given["logs"]
+        if "reward" not in logs:
+            return
+        length = logs["completions/mean_length"]
+        self.tokens += round(self._batch * length)
+        self._progress.add(self.tokens, logs["reward"], logs.get("kl", 0.0) * length, self._policy)
 
 
 def smollm2_folder() -> Path:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -170,3 +170,17 @@ def _append(path: Path, content: bytes) -> None:
 
 def _warn(text: str) -> None:
     warnings.warn(text, RowWarning, stacklevel=3)
+
+
+def names(row: Row) -> tuple[str, str]:
+    """Return (task, agent)."""
+    return row["experiment"]["task"], row["experiment"]["agent"]
+
+
+def by_task_and_agent(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Return the rows of each agent on each task, in the order in which they come."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        task, agent = names(row)
+        found.setdefault(task, {}).setdefault(agent, []).append(row)
+    return found

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import stats, suites
 from .errors import UserError
-from .rows import FAILURE, RESULT, Row, read_rows
+from .rows import FAILURE, RESULT, Row, names, read_rows
 from .runner import ERRORS, ROWS
 from .stats import Curve
 from .suites import DEMONSTRATED
@@ -118,7 +118,7 @@ class Results:
         """The scored rows of each (task, agent), by seed."""
         groups: dict[tuple[str, str], list[Row]] = {}
         for row in sorted(self.scored, key=lambda row: row["seed"]):
-            groups.setdefault(_names(row), []).append(row)
+            groups.setdefault(names(row), []).append(row)
         return groups
 
     @cached_property
@@ -193,8 +193,9 @@ class Results:
 
     def solved(self, task: str, agent: str) -> Efficiency | None:
         """Return what it took to reach the target, None for what does not learn or has none."""
-        rows = [row for row in self.of(task, agent) if row["experiment"].get("target") is not None]
-        return _efficiency(rows[0]["experiment"]["target"], [row.get("reached") for row in rows]) if rows else None
+        aims = [row for row in self.of(task, agent) if row["experiment"].get("target") is not None]
+        rows = [row for row in aims if "reached" in row]
+        return _efficiency(rows[0]["experiment"]["target"], [row["reached"] for row in rows]) if rows else None
 
     def auc(self, task: str, agent: str) -> Estimate | None:
         """Return the mean score of the whole training (`stats.area_under_curve`).
@@ -241,17 +242,17 @@ def load(folder: Path) -> Results:
     order = {(e.task, e.agent): place for place, e in enumerate(experiments)}
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows.values():
-        groups.setdefault(_names(row), []).append(row)
+        groups.setdefault(names(row), []).append(row)
     kept: list[list[Row]] = []
     changed = 0
     for group in groups.values():
         candidates = [row for row in group if row["key"] in current] or group
         newest = max(candidates, key=lambda row: row["started"])
         # what a suite does not name is somebody's own
-        changed += _names(newest) in order and newest["key"] not in current
+        changed += names(newest) in order and newest["key"] not in current
         same = [row for row in candidates if settings(row) == settings(newest)]
         kept.append(sorted(same, key=lambda row: row["seed"]))
-    kept.sort(key=lambda group: (order.get(_names(group[0]), len(order)), *_names(group[0])))
+    kept.sort(key=lambda group: (order.get(names(group[0]), len(order)), *names(group[0])))
     ordered = [row for group in kept for row in group]
     failures = tuple(_open_failures(read_rows(folder / ERRORS, FAILURE), rows.values()))
     return Results(tuple(ordered), failures, len(rows) - len(ordered), changed)
@@ -259,15 +260,10 @@ def load(folder: Path) -> Results:
 
 def _open_failures(entries: Iterable[dict[str, Any]], rows: Iterable[Row]) -> Iterable[dict[str, Any]]:
     """Return the last failure of each trial that has not succeeded since, perhaps with other settings."""
-    done = {(*_names(row), row["seed"]): row["started"] for row in sorted(rows, key=lambda row: row["started"])}
+    done = {(*names(row), row["seed"]): row["started"] for row in sorted(rows, key=lambda row: row["started"])}
     since = {f"{task} / {agent} / seed {seed}": started for (task, agent, seed), started in done.items()}
     last = {entry["trial"]: entry for entry in entries}
     return [entry for name, entry in last.items() if name not in since or since[name] < entry["when"]]
-
-
-def _names(row: Row) -> tuple[str, str]:
-    """Return (task, agent)."""
-    return row["experiment"]["task"], row["experiment"]["agent"]
 
 
 def settings(row: Row) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class Suite:
         description: one sentence, for `list` and the report.
         experiments: what is run, in the order of the tables.
         seeds: how many seeds each experiment gets unless `--seeds` says otherwise.
-        sections: "module:function" that adds sections of its own to the report, called with the rows; it
-            returns a list of `report.document.Section`.
+        sections: "module:function" that adds sections of its own to the report, called with the rows
+            and the agents' inks; it returns a list of `report.document.Section`.
     """
 
     name: str
@@ -111,11 +111,14 @@ def resolve(path: str) -> Any:
 
     Raises:
         ValueError: if there is no such module or name.
+        ImportError: if the module needs a package that is not installed.
     """
     module, _, name = path.partition(":")
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and not f"{module}.".startswith(f"{error.name}."):
+            raise  # it is there; what it imports is not
         raise ValueError(f"{path!r} does not name a function as 'module:function': {error}") from error
 
 

@@ -30,7 +30,7 @@ from . import run_files
 from .arguments import count
 from .errors import UserError
 from .evaluation import Evaluation, evaluate, make_env, normalize
-from .trial import derived_seed
+from .trial import EVALUATE, TRAIN, derived_seed
 
 _ALGORITHMS = {
     "ppo": (agents.PPO, "TransformerPolicy"),
@@ -62,7 +62,6 @@ _KINDS: dict[str, Any] = {  # of annotations; a schedule cannot be written on a 
     "Schedule": (),
 }
 _LOGGED_SAMPLES = 10  # times in a training
-_TRAIN, _EVALUATE = 0, 1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -205,6 +204,8 @@ def open_env(env_id: str, num_envs: int, keywords: dict[str, Any], tokenizer: An
     """
     try:
         env = make_env(env_id, num_envs, keywords)
+        if not hasattr(env, "task"):
+            raise UserError(f"{env_id} is no environment of text-envs; its tasks are told by: text-envs list")
         takes = inspect.signature(type(env.task)).parameters
         if tokenizer is not None and "tokenizer" in takes and "tokenizer" not in keywords:
             env = make_env(env_id, num_envs, {**keywords, "tokenizer": tokenizer})
@@ -239,7 +240,7 @@ def make_agent(options: argparse.Namespace, envs: TokenVectorEnv) -> Any:
             envs,
             **keywords,
             policy_kwargs=policy_kwargs,
-            seed=derived_seed(options.seed, _TRAIN),
+            seed=derived_seed(options.seed, TRAIN),
             device=options.device,
         )
     except (ValueError, TypeError, OSError, ImportError, AssertionError) as error:  # SB3 asserts
@@ -304,7 +305,7 @@ def _callbacks(model: Any, options: argparse.Namespace) -> list[BaseCallback]:
 def _evaluated(
     model: stable_baselines3.common.base_class.BaseAlgorithm, env: TokenVectorEnv, options: Any
 ) -> Evaluation:
-    return evaluate(model, env, options.eval_episodes, derived_seed(options.seed, _EVALUATE), False)
+    return evaluate(model, env, options.eval_episodes, derived_seed(options.seed, EVALUATE), False)
 
 
 def _size(model: Any) -> str:

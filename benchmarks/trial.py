@@ -24,7 +24,7 @@ SAMPLES = 9
 EVAL_ENVS = 256
 PLAYED = 128  # episodes at a point of a `PlayedCurve`
 _TRAINING_SHARE = 0.95  # of the progress bar; the rest is the evaluation
-_TRAIN, _EVALUATE, _PLAY = 0, 1, 2
+TRAIN, EVALUATE, _PLAY = range(3)  # streams of a trial's seed
 
 
 def derived_seed(seed: int, stream: int) -> int:
@@ -153,13 +153,14 @@ def _measure(
     experiment: Experiment, seed: int, report: Report, curve_class: Callable[..., LearningCurve]
 ) -> dict[str, Any]:
     env = make_env(experiment.env_id, experiment.num_envs, experiment.env_kwargs)
-    made = resolve(experiment.factory)(env, derived_seed(seed, _TRAIN), **experiment.agent_kwargs)
+    made = resolve(experiment.factory)(env, derived_seed(seed, TRAIN), **experiment.agent_kwargs)
     agent = as_agent(made, experiment.factory)
     share = _TRAINING_SHARE if experiment.steps and hasattr(agent, "learn") else 0.0
     trained = _train(agent, env, experiment, lambda done: report(share * done), curve_class)
     env.close()
     return {
         **trained,
+        "device": str(getattr(agent, "device", "cpu")),
         **evaluation_fields(experiment, agent, seed, lambda done: report(share + (1 - share) * done)),
     }
 
@@ -196,7 +197,7 @@ def evaluation_fields(
     env = make_env(experiment.env_id, min(EVAL_ENVS, experiment.eval_episodes), experiment.env_kwargs)
     results = {}
     for part, (name, deterministic) in enumerate((("sampled", False), ("greedy", True))):
-        evaluation_seed = derived_seed(seed, _EVALUATE)
+        evaluation_seed = derived_seed(seed, EVALUATE)
         torch.manual_seed(evaluation_seed)  # what is sampled must not depend on how training ended
         results[name] = evaluate(agent, env, experiment.eval_episodes, evaluation_seed, deterministic)
         report((part + 1) / 2)

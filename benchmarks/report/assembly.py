@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .. import suites
 from ..files import write_text
+from ..rows import by_task_and_agent
 from ..scores import FEW_SEEDS, Results, load, many
 from . import runs, summary, tasks
 from .document import Document, Section, Table, text_row
-from .drawing import inks
+from .drawing import Ink, inks
 
 
 def write(folder: Path) -> tuple[Document, list[Path]]:
@@ -33,7 +34,7 @@ def make(results: Results, folder: Path) -> Document:
     """Return the report of some results."""
     look = inks(results.agents)
     seconds = sum(row["wall_seconds"] for row in results.rows)
-    added = tuple(_added(results))
+    added = tuple(_added(results, look))
     shown = any(table.in_readme for section in added for table in section.tables)
     scored = (
         (
@@ -72,7 +73,7 @@ def _days(results: Results) -> str:
 
 
 def _warnings(results: Results) -> Iterable[str]:
-    seeds = {len(results.of(t, a)) for t in results.tasks for a in results.agents} - {0}
+    seeds = {len(rows) for by_agent in by_task_and_agent(results.rows).values() for rows in by_agent.values()}
     uneven = len(seeds) > 1
     fewest = results.fewest_seeds()
     if results.scored and fewest < FEW_SEEDS:
@@ -90,6 +91,8 @@ def _warnings(results: Results) -> Iterable[str]:
             lacking.setdefault(tuple(missing), []).append(agent)
     if apart := [a for a in results.agents if results.tasks_of(a) and not results.matrix(a, "sampled").size]:
         yield f"No seed of {'; '.join(apart)} has every task: aggregates are of seeds that do, so there are none."
+    for count, agents in _fewer(results).items():
+        yield f"Aggregates of {'; '.join(agents)} are of the {many(count, 'seed')} that every task has."
     for missing_tasks, agents in lacking.items():
         one = len(agents) == 1
         yield (
@@ -106,6 +109,16 @@ def _warnings(results: Results) -> Iterable[str]:
         yield f"{results.changed} {have} other settings in the suite now than these rows were made with."
 
 
+def _fewer(results: Results) -> dict[int, list[str]]:
+    """Return the agents whose aggregates leave seeds out, because not all tasks have them, by the seeds left."""
+    found: dict[int, list[str]] = {}
+    for agent in results.agents:
+        most = max((len(results.of(task, agent)) for task in results.tasks_of(agent)), default=0)
+        if 0 < (count := len(results.matrix(agent, "sampled"))) < most:
+            found.setdefault(count, []).append(agent)
+    return found
+
+
 def _absent_tasks(results: Results) -> list[str]:
     """Return which of the suite's tasks have no row; none where all rows are of environments of the user's own."""
     if results.suite not in suites.NAMES:
@@ -115,11 +128,11 @@ def _absent_tasks(results: Results) -> list[str]:
     return [] if len(absent) == len(tasks) else absent
 
 
-def _added(results: Results) -> Iterable[Section]:
+def _added(results: Results, look: Mapping[str, Ink]) -> Iterable[Section]:
     """Yield the sections that the suite adds: what it is about, so they come first."""
     hook = suites.get(results.suite).sections if results.suite in suites.NAMES else None
     if hook is not None:
-        yield from suites.resolve(hook)(results.rows)
+        yield from suites.resolve(hook)(results.rows, look)
 
 
 def _failures(results: Results) -> Iterable[Section]:

@@ -7,28 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from ..feedback import GOLD, MOVIES, TASK
+from ..feedback import GOLD, MOVIES, TASK, TEST, WEAK
 from ..feedback_movies import GAP
-from ..rows import Row
+from ..rows import Row, by_task_and_agent
 from .document import Cell, Section, Table
-from .drawing import inks
+from .drawing import Ink
 from .figures import Curve, against_kl, reliability
 
 ByAgent = Mapping[str, Sequence[Row]]
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """Return what the report says of the suite."""
-    found: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        experiment = row["experiment"]
-        found.setdefault(experiment["task"], {}).setdefault(experiment["agent"], []).append(row)
-    parts = [(TASK, _loop), (MOVIES, _movies)]
-    return [make(found[task]) for task, make in parts if task in found]
+def sections(rows: Sequence[Row], look: Mapping[str, Ink]) -> list[Section]:
+    """Return what the report says of the suite, its agents drawn in the given inks."""
+    found = by_task_and_agent(rows)
+    loop = [_loop(found[TASK], look)] if TASK in found else []
+    return [*loop, *([_movies(found[MOVIES])] if MOVIES in found else [])]
 
 
-def _loop(by_agent: ByAgent) -> Section:
-    look = inks(list(by_agent))
+def _loop(by_agent: ByAgent, look: Mapping[str, Ink]) -> Section:
     learned = {agent: rows for agent, rows in by_agent.items() if agent != GOLD}
     text = (
         "PPO goes on from a weak policy, on a reward model of simulated comparisons at a known share of errors. "
@@ -81,9 +77,9 @@ def _checkpoints(by_agent: ByAgent) -> str:
     scores = np.mean([row["checkpoints"] for rows in by_agent.values() for row in rows], axis=0)
     told = ", ".join(f"{score:.2f}" for score in scores)
     return (
-        "The compared completions are those of seven checkpoints of a training run on the gold reward, whose "
-        f"mean gold rewards were {told}; the second is the weak policy. Each comparison is of two different "
-        "checkpoints."
+        f"The compared completions are those of {len(scores)} checkpoints of a training run on the gold reward, "
+        f"whose mean gold rewards were {told}; number {WEAK + 1} is the weak policy. Each comparison is of two "
+        "different checkpoints."
     )
 
 
@@ -142,8 +138,8 @@ def _loop_table(by_agent: ByAgent) -> Table:
     )
     caption = (
         "Means over seeds [least, most]. Learned rewards: how many comparisons, and which share of the answers "
-        "goes against the gold reward where that differs. Accuracy: on 2,000 comparisons of other prompts by the "
-        "same annotator; best possible: what a reward that orders all completions as the gold one does can "
+        f"goes against the gold reward where that differs. Accuracy: on {TEST:,} comparisons of other prompts by "
+        "the same annotator; best possible: what a reward that orders all completions as the gold one does can "
         "expect there, from the annotator's known probabilities (comparisons of equally good completions are a "
         "coin's). Gold: what PPO's completions are worth after the same steps; of gold's: as a share of what PPO "
         "on the gold reward itself reaches; at its best: the largest along the way."

@@ -10,12 +10,12 @@ from ..evaluation import make_env
 from ..frontier import EPISODES, curve, ngram_task
 from ..rows import Row
 from .document import Cell, Section, Table
-from .drawing import inks
+from .drawing import Ink
 from .figures import frontier
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """Return what the report says of the suite."""
+def sections(rows: Sequence[Row], look: Mapping[str, Ink]) -> list[Section]:
+    """Return what the report says of the suite, its agents drawn in the given inks."""
     by_agent: dict[str, list[Row]] = {}
     for row in rows:
         by_agent.setdefault(row["experiment"]["agent"], []).append(row)
@@ -34,7 +34,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         "Reward against KL on NGram",
         (kl.tolist(), reward.tolist()),
         points,
-        inks(list(by_agent)),
+        look,
         caption=f"A cross is one seed at one KL coefficient: {EPISODES:,} sampled episodes, 1.96 standard errors. "
         "The line is the largest reward at each KL, computed exactly.",
     )

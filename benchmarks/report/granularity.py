@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..rows import Row
+from ..rows import Row, by_task_and_agent, names
 from ..scores import curve, number
 from .document import Cell, Section, Table, slugs
-from .drawing import Figure, inks
+from .drawing import Figure, Ink
 from .figures import learning_curves
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """Return what the report says of the suite."""
-    tasks = list(dict.fromkeys(row["experiment"]["task"] for row in rows))
+def sections(rows: Sequence[Row], look: Mapping[str, Ink]) -> list[Section]:
+    """Return what the report says of the suite, its agents drawn in the given inks."""
+    by_task = by_task_and_agent(rows)
     figures = [
-        _figure(name, task, [row for row in rows if row["experiment"]["task"] == task])
-        for task, name in zip(tasks, slugs(tasks), strict=True)
+        _figure(name, task, by_task[task], look) for task, name in zip(by_task, slugs(list(by_task)), strict=True)
     ]
-    lines = tuple(_line(list(group)) for _, group in groupby(rows, key=_names))
+    lines = tuple(_line(seeds) for by_agent in by_task.values() for seeds in by_agent.values())
     table = Table(
         ("task", "agent", "score", "tokens said", "decisions", "train seconds"),
         lines,
@@ -37,24 +35,18 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     return [Section("Granularity", text, tuple(figures), (table,))]
 
 
-def _names(row: Row) -> tuple[str, str]:
-    return row["experiment"]["task"], row["experiment"]["agent"]
-
-
-def _figure(name: str, task: str, rows: Sequence[Row]) -> Figure:
+def _figure(name: str, task: str, by_agent: Mapping[str, Sequence[Row]], look: Mapping[str, Ink]) -> Figure:
     """Return the curves of a task, against tokens instead of steps."""
-    agents = list(dict.fromkeys(row["experiment"]["agent"] for row in rows))
     lines: dict[str, Any] = {}
     levels: dict[str, float] = {}
-    for agent in agents:
-        mine = [row for row in rows if row["experiment"]["agent"] == agent]
+    for agent, mine in by_agent.items():
         line = curve([_in_tokens(row) for row in mine if row["curve"]], 3)
         if line is not None:
             lines[agent] = line
         else:
             levels[agent] = float(np.mean(_scores(mine)))
     return learning_curves(
-        f"granularity-{name}", task, lines, inks(agents), "normalised score", "tokens said", levels=levels
+        f"granularity-{name}", task, lines, look, "normalised score", "tokens said", levels=levels
     )
 
 
@@ -64,7 +56,7 @@ def _in_tokens(row: Row) -> Row:
 
 
 def _line(rows: Sequence[Row]) -> tuple[Cell, ...]:
-    task, agent = _names(rows[0])
+    task, agent = names(rows[0])
     scores = _scores(rows)
     spread = f" [{number(min(scores))}, {number(max(scores))}]" if len(scores) > 1 else ""
     counts = [np.mean([row[field] for row in rows]) for field in ("tokens", "steps", "train_seconds")]

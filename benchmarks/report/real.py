@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ..real import BEST_OF
 from ..real_tasks import TASKS, RealTask
-from ..rows import Row
+from ..rows import Row, by_task_and_agent
 from ..stats import Curve
 from .document import Cell, Section, Table
-from .drawing import Figure, inks
+from .drawing import Figure, Ink
 from .figures import frontier, learning_curves
 
 ByAgent = Mapping[str, Sequence[Row]]  # its seeds
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """Return what the report says of the suite."""
-    found: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        by_agent = found.setdefault(row["experiment"]["task"], {})
-        by_agent.setdefault(row["experiment"]["agent"], []).append(row)
+def sections(rows: Sequence[Row], look: Mapping[str, Ink]) -> list[Section]:
+    """Return what the report says of the suite, its agents drawn in the given inks."""
+    found = by_task_and_agent(rows)
     by_task = [(task, found[task.name]) for task in TASKS if task.name in found]
-    parts = [make(task, by_agent) for task, by_agent in by_task for make in (_curves, _side_by_side)]
+    parts = [
+        section
+        for task, by_agent in by_task
+        for section in (_curves(task, by_agent, look), *_side_by_side(task, by_agent))
+    ]
     return [_measurements(by_task), *parts]
 
 
@@ -93,8 +94,8 @@ def _cost(seeds: Sequence[Row], name: str, say: Callable[[float], str]) -> str:
     return say(float(np.mean([row[name] for row in seeds]))) if all(name in row for row in seeds) else ""
 
 
-def _curves(task: RealTask, by_agent: ByAgent) -> Section:
-    look, stem = inks(list(by_agent)), task.name.split(",")[0].lower()
+def _curves(task: RealTask, by_agent: ByAgent, look: Mapping[str, Ink]) -> Section:
+    stem = task.name.split(",")[0].lower()
     trained = {agent: _over_seeds(seeds) for agent, seeds in by_agent.items() if "held_out" in seeds[0]}
     flat = {agent: mean(seeds, "reward") for agent, seeds in by_agent.items() if agent not in trained}
     start = mean(by_agent["reference"], "reward") if "reference" in by_agent else None
@@ -148,16 +149,21 @@ def _over_seeds(seeds: Sequence[Row]) -> list[dict[str, float]]:
     return points
 
 
-def _side_by_side(task: RealTask, by_agent: ByAgent) -> Section:
+def _side_by_side(task: RealTask, by_agent: ByAgent) -> Iterator[Section]:
+    """Yield the completions of the first seed that all agents have: the prompts are a seed's."""
+    by_seed = [{row["seed"]: row["completions"] for row in seeds} for seeds in by_agent.values()]
+    shared = set.intersection(*map(set, by_seed))
+    if not shared:
+        return
     header = ("prompt", *by_agent)
     rows = []
-    for shown in zip(*(seeds[0]["completions"] for seeds in by_agent.values()), strict=True):
+    for shown in zip(*(seeds[min(shared)] for seeds in by_seed), strict=True):
         cells = [Cell(f"{one['completion'].strip()} ({one['reward']:+.2f})") for one in shown]
         rows.append((Cell(shown[0]["prompt"]), *cells))
     caption = (
         "The same held-out prompts, at even places of the evaluation of one seed, not chosen by hand. In brackets "
         "the reward."
     )
-    return Section(
+    yield Section(
         f"{task.name}: completions side by side", (), (), (Table(header, tuple(rows), caption, labels=len(header)),)
     )

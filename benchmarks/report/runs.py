@@ -103,7 +103,7 @@ def how_to_repeat(results: Results, folder: Path) -> Section:
         "The same seeds on the same machine and versions give the same scores. A run that was stopped goes on "
         "where it was when the command is given again.",
     )
-    code = "\n".join([*lines, f"text-envs report {where}"])
+    code = "\n".join([*lines, shlex.join(["text-envs", "report", where])])
     return Section("Run it again", text, code=code, folds=(_every_row(results, folder),))
 
 

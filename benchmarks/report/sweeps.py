@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ..scores import number
 from ..stats import Curve
 from ..suite_sweeps import KNOBS, Knob
 from .document import Cell, Section, Table
-from .drawing import Figure, inks
+from .drawing import Figure, Ink
 from .figures import radar, sweep
 
 Swept = Sequence[Sequence[float]]  # for each value of a knob the scores of its seeds; none where it was not run
@@ -39,8 +39,8 @@ def score(means: Sequence[float], steady: bool) -> float:
     return (mean + max(0.0, mean - float(clipped.std()))) / 2 if steady else mean
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """Return what the report says of the suite."""
+def sections(rows: Sequence[Row], look: Mapping[str, Ink]) -> list[Section]:
+    """Return what the report says of the suite, its agents drawn in the given inks."""
     agents = list(dict.fromkeys(row["experiment"]["agent"] for row in rows))
     swept = {knob.name: [_swept(rows, agent, knob) for agent in agents] for knob in KNOBS}
     scores = {agent: [_score(swept[knob.name][i], knob) for knob in KNOBS] for i, agent in enumerate(agents)}
@@ -50,7 +50,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         "What agents can stand",
         names,
         scores,
-        inks(agents),
+        look,
         "Each spoke is a knob of a task, from 0, no better than random at any value, to 1, optimal at all.",
     )
     table = Table(
@@ -61,7 +61,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         "values are not run yet.",
         in_readme=True,
     )
-    turned = [_figure(knob, agents, swept[knob.name]) for knob in KNOBS if any(map(any, swept[knob.name]))]
+    turned = [_figure(knob, agents, swept[knob.name], look) for knob in KNOBS if any(map(any, swept[knob.name]))]
     folds = tuple(_fold(knob, agents, swept[knob.name]) for knob in KNOBS)
     return [Section("Sweeps", (), (figure, *turned), (table,), folds=folds)]
 
@@ -84,7 +84,7 @@ def _score_cell(value: float | None) -> Cell:
     return Cell("") if value is None else Cell(number(value), level=float(np.clip(value, 0, 1)))
 
 
-def _figure(knob: Knob, agents: Sequence[str], swept: Sequence[Swept]) -> Figure:
+def _figure(knob: Knob, agents: Sequence[str], swept: Sequence[Swept], look: Mapping[str, Ink]) -> Figure:
     """Return an agent's line over the values of a knob."""
     curves = {}
     for agent, values in zip(agents, swept, strict=True):
@@ -97,7 +97,7 @@ def _figure(knob: Knob, agents: Sequence[str], swept: Sequence[Swept]) -> Figure
         knob.name.capitalize(),
         knob.values,
         curves,
-        inks(agents),
+        look,
         f"{knob.keyword} of {knob.task}",
         caption="Means over seeds; bands from the least to the most of a seed.",
     )

@@ -162,4 +162,14 @@ def _speed(rows: Sequence[Row]) -> str:
 
 def _threads(results: Results) -> str:
     counts = sorted({row["threads"] for row in results.rows})
-    return f"{' or '.join(map(str, counts))} {'thread' if counts == [1] else 'threads'} a trial"
+    return f"{' or '.join(map(str, counts))} {'thread' if counts == [1] else 'threads'} a trial{_devices(results)}"
+
+
+def _devices(results: Results) -> str:
+    """Return which agents computed where, nothing if all did on the CPU."""
+    agents: dict[str, dict[str, None]] = {}
+    for row in results.rows:
+        agents.setdefault(row.get("device", "cpu"), {})[row["experiment"]["agent"]] = None
+    if set(agents) == {"cpu"}:
+        return ""
+    return "".join(f"; on {where}: {', '.join(who)}" for where, who in agents.items())

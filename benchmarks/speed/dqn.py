@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-import time
 import tracemalloc
+from functools import partial
 from typing import Any
 
 import numpy as np
 from stable_baselines3 import DQN as StockDQN
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from .jobs import Job, blank_env, count_flops
+from .jobs import Job, blank_env, count_flops, timed
 from .timing import Row, with_flops
 
 TRANSITIONS = 1_000_000  # that the memory row is about
@@ -68,15 +68,11 @@ def gradient_row(job: Job, steps: int, repeats: int, device: str) -> Row:
     stock = make_model(job, StockDQN, device, transitions)
 
     def train(model: Any) -> None:
-        model.train(steps, job.batch_size)  # ends with a loss that is read, so it waits for the device
-
-    def timed(model: Any) -> float:
-        begin = time.perf_counter()
-        train(model)
-        return time.perf_counter() - begin
+        model.train(steps, job.batch_size)
 
     flops = {"ours": count_flops(lambda: train(ours)), "stock": count_flops(lambda: train(stock))}
-    pairs = [(timed(stock), timed(ours)) for _ in range(repeats)]
+    work = partial(train, stock), partial(train, ours)
+    pairs = [(timed(work[0], device), timed(work[1], device)) for _ in range(repeats)]
     name = (
         f"DQN gradient steps on {job.batch_size} transitions, V {job.vocab_size}, prompt {job.prompt}, "
         f"T {job.tokens}"

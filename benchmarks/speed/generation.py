@@ -13,32 +13,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 
-from .jobs import Job, blank_env, wait
+from .jobs import Job, wait
 from .ppo import make_model, rollout
 from .timing import Row, compare, spread
 
 GROUP = 8  # completions of a prompt
-
-
-def make_grpo(job: Job, device: str) -> Any:
-    """Return our GRPO on a job, ready for `collect_rollouts` and `train`; it has no value head, as TRL has none."""
-    from agents import GRPO, TransformerPolicy
-
-    model: Any = GRPO(
-        TransformerPolicy,
-        blank_env(job),
-        learning_rate=3e-4,
-        n_steps=job.tokens,
-        batch_size=job.batch_size,
-        n_epochs=job.n_epochs,
-        group_size=min(GROUP, job.n_envs),
-        max_grad_norm=1.0,
-        policy_kwargs={"model": job.config()},
-        seed=0,
-        device=device,
-    )
-    model.timed_callback = model._setup_learn(10**9)[1]
-    return model
 
 
 def rollout_row(job: Job, rollouts: int, repeats: int, device: str) -> Row:
@@ -55,7 +34,7 @@ def rollout_row(job: Job, rollouts: int, repeats: int, device: str) -> Row:
     """
     from agents import PPO
 
-    model = make_model(job, PPO, device)
+    model = make_model(job, PPO, device, gamma=1.0)
     language_model = AutoModelForCausalLM.from_config(job.config()).eval().to(device)  # as transformers made it
     language_model.load_state_dict(model.policy.backbone.model.state_dict())
     rng = np.random.default_rng(0)
@@ -148,7 +127,10 @@ def trl_row(job: Job, repeats: int, device: str) -> Row:
     Both sample the same number of completions of the same length from groups of prompts, and make as many optimiser
     steps on as many tokens, without a reference model, in float32, without gradient checkpointing.
     """
-    ours = make_grpo(job, device)
+    from agents import GRPO
+
+    group = min(GROUP, job.n_envs)
+    ours = make_model(job, GRPO, device, group_size=group, max_grad_norm=1.0)  # no value head, as TRL has none
 
     def iterate() -> None:
         rollout(ours)

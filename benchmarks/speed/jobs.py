@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +141,15 @@ def count_flops(work: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU) as counter:
         work()
     return int(counter.get_total_flops())
+
+
+def timed(work: Callable[[], Any], device: torch.device | str) -> float:
+    """Return the seconds of a call on a device, from when it is idle until it is again."""
+    wait(device)
+    begin = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - begin
 
 
 def wait(device: torch.device | str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO as StockPPO
 
-from .jobs import Job, blank_env, count_flops
+from .jobs import Job, blank_env, count_flops, timed
 from .timing import Row, spread, with_flops
 
 LENGTHS = 8  # contexts at which a scaled-down stock rollout is timed
@@ -19,7 +19,7 @@ LENGTHS = 8  # contexts at which a scaled-down stock rollout is timed
 Iteration = Callable[[], tuple[float, float]]  # returns (rollout, update) in seconds or operations
 
 
-def make_model(job: Job, algorithm: type, device: str) -> Any:
+def make_model(job: Job, algorithm: type, device: str, **options: Any) -> Any:
     """Return an algorithm with a job's model and environment, ready for `collect_rollouts` and `train`."""
     from agents import TransformerPolicy
 
@@ -30,10 +30,10 @@ def make_model(job: Job, algorithm: type, device: str) -> Any:
         n_steps=job.tokens,
         batch_size=job.batch_size,
         n_epochs=job.n_epochs,
-        gamma=1.0,
         policy_kwargs={"model": job.config()},
         seed=0,
         device=device,
+        **options,
     )
     model.timed_callback = model._setup_learn(10**9)[1]
     return model
@@ -47,13 +47,6 @@ def parameters(model: Any) -> int:
 def rollout(model: Any) -> None:
     """Collect a rollout."""
     model.collect_rollouts(model.env, model.timed_callback, model.rollout_buffer, model.n_steps)
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Return the seconds of a call that itself waits for the device at its end."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def whole_iteration(model: Any, measure: Callable[[Callable[[], Any]], float]) -> tuple[float, float]:
@@ -112,13 +105,14 @@ def iteration_row(job: Job, repeats: int, device: str) -> Row:
     """Return a row: one iteration of our PPO and of stock SB3's with the same policy, in turn."""
     from agents import PPO
 
-    ours, stock = make_model(job, PPO, device), make_model(job, StockPPO, device)
+    ours, stock = make_model(job, PPO, device, gamma=1.0), make_model(job, StockPPO, device, gamma=1.0)
     rollout(ours)  # the first looks at the model too, which is not counted
     flops = {  # also the warm-up
         "ours": round(sum(whole_iteration(ours, count_flops))),
         "stock": round(sum(stock_iteration(stock, job, count_flops))),
     }
-    pairs = [(stock_iteration(stock, job, timed), whole_iteration(ours, timed)) for _ in range(repeats)]
+    clock = partial(timed, device=device)
+    pairs = [(stock_iteration(stock, job, clock), whole_iteration(ours, clock)) for _ in range(repeats)]
     size = parameters(ours)
     name = (
         f"PPO iteration, {size / 1e6:.1f} M parameters, V {job.vocab_size}, prompt {job.prompt}, T {job.tokens}, "
@@ -139,12 +133,14 @@ def growth_row(short: Job, long: Job, repeats: int, device: str) -> Row:
     """Return a row: the cost of an update for each token in long episodes, beside that in short ones."""
     from agents import PPO
 
-    models = [make_model(job, PPO, device) for job in (short, long)]
+    models = [make_model(job, PPO, device, gamma=1.0) for job in (short, long)]
     tokens = [job.n_envs * job.tokens for job in (short, long)]
     for model in models:
         rollout(model)
     flops = [count_flops(model.train) / n for model, n in zip(models, tokens, strict=True)]  # also the warm-up
-    costs = [[timed(model.train) / n for model, n in zip(models, tokens, strict=True)] for _ in range(repeats)]
+    costs = [
+        [timed(model.train, device) / n for model, n in zip(models, tokens, strict=True)] for _ in range(repeats)
+    ]
     ratio, flop_ratio = spread([after / before for before, after in costs]), flops[1] / flops[0]
     return {
         "name": f"PPO update, cost of a token at T {long.tokens} against T {short.tokens}, "

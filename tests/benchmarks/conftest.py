@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks import suites
+from benchmarks.report.drawing import inks
 
 TRIALS = """
 import os, sys, time
@@ -180,6 +181,12 @@ def synthetic_row(experiment, seed, score, suite="quick", curve=()):
 
 
 @pytest.fixture
+def look_of():
+    """A function rows -> the inks of their agents, as a report draws them."""
+    return lambda rows: inks(list(dict.fromkeys(row["experiment"]["agent"] for row in rows)))
+
+
+@pytest.fixture
 def make_row():
     """Make rows of any suite up."""
     return synthetic_row
@@ -197,5 +204,6 @@ def quick_rows():
                 (experiment.steps * i // 10, 1.0 * i, 0.1 + 0.09 * score * i, score * i / 10) for i in range(1, 11)
             ]
             curve = points if experiment.steps else ()
-            rows.append(synthetic_row(experiment, seed, score, curve=curve))
+            row = synthetic_row(experiment, seed, score, curve=curve)
+            rows.append({**row, "reached": None} if experiment.steps else row)
     return rows

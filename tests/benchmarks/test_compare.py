@@ -135,6 +135,11 @@ def test_few_seeds_are_warned_of(run):
     assert "only large changes show" not in shown(five)
 
 
+def test_one_seed_has_no_interval(run):
+    text = shown(compare.compare(run(LEVELS, 1, noise=0), run(dict.fromkeys(LEVELS, 0.5), 1, noise=0)))
+    assert "[+" not in text and "[-" not in text
+
+
 def test_what_is_in_one_run_only_is_named(run):
     a, b = run({("Copy", "PPO"): 0.5, ("Sort", "PPO"): 0.5}), run({("Copy", "PPO"): 0.5, ("Copy", "mine"): 0.5})
     comparison = compare.compare(a, b)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_comparisons_are_of_different_checkpoints_and_as_noisy_as_said(monkeypat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
-def test_the_loop_end_to_end() -> None:
+def test_the_loop_end_to_end(look_of: Callable) -> None:
     rows = []
     for name, options in (
         (feedback.GOLD, {}),
@@ -125,7 +126,7 @@ def test_the_loop_end_to_end() -> None:
         rows.append({**fields, "experiment": experiment.configuration(), "seed": 0})
     again = feedback_loop.trial(experiment, 0, lambda done: None)
     assert again["points"] == rows[-1]["points"] and again["reward_model"] == rows[-1]["reward_model"]
-    (section,) = sections(rows)
+    (section,) = sections(rows, look_of(rows))
     assert [row[0].text for row in section.tables[0].rows] == [feedback.GOLD, "60 at 10%", "ensemble"]
     assert section.tables[0].rows[0][5].text == "1.00"
     assert {figure.name for figure in section.figures} >= {"feedback-amount", "feedback-calibration"}
@@ -151,7 +152,9 @@ def test_accuracies_and_intervals_are_what_loops_say() -> None:
     assert found["difference"][1] > 0
 
 
-def test_the_real_case_on_a_few_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_case_on_a_few_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look_of: Callable
+) -> None:
     good, bad = "great good superb fine lovely".split(), "awful bad dire poor dull".split()
     texts = [f"it is {a} {b} {c}" for words in (good, bad) for a in words for b in words for c in words]
     ratings = [2.0 + i / 125 for i in range(125)] + [-2.0 - i / 125 for i in range(125)]
@@ -170,7 +173,7 @@ def test_the_real_case_on_a_few_sentences(tmp_path: Path, monkeypatch: pytest.Mo
     vader, learned = (row["movies"] for row in rows)
     assert vader["difference"] == [0, 0, 0] and vader["proxy"] == learned["vader"]
     assert learned["proxy"][0] > 0.9
-    (section,) = sections(rows)
+    (section,) = sections(rows, look_of(rows))
     assert [cell.text for cell in section.tables[0].rows[1]][:1] == ["reward model"]
 
 

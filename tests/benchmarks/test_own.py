@@ -97,6 +97,9 @@ def test_what_is_typed_is_parsed():
     assert parse_env("my_agents:mine/Echo-v0").name == "Echo-v0"
     assert parse_env("text_envs/Copy-v0").path == "text_envs/Copy-v0"
     assert str(wide) == 'stock(n_epochs=2)=my_agents:stock{"n_epochs": 2}'
+    for keywords in ({"policy_kwargs": {"a": 1}}, {"a": "x={y", "b": [{"c": None}]}):
+        deep = parse_agent(f"my_agents:stock{json.dumps(keywords)}")
+        assert deep.keywords == keywords and parse_agent(str(deep)) == deep
 
 
 @pytest.mark.parametrize(
@@ -183,12 +186,19 @@ def test_a_suite_that_measures_in_its_own_way_takes_no_agents():
         with_own(suites.get("real"), [Named("a", "my_agents:stock", {})])
 
 
+@pytest.mark.parametrize("name", ["sweeps", "granularity", "frontier", "real", "feedback"])
+def test_a_suite_about_its_own_tasks_takes_no_environments(name):
+    with pytest.raises(UserError, match=f"suite '{name}' is about tasks of its own; run --env with another"):
+        with_own(suites.get(name), envs=[Named("C", "CartPole-v1", {})])
+
+
 @pytest.mark.parametrize(
     ("agents", "envs", "steps"),
     [
         ([Named("a b", "my_agents:stock", {"n_epochs": 2})], [], None),
         ([], [Named("Echo", "my_agents:mine/Echo-v0", {"length": 4})], 900),
         ([Named("a", "my_agents:stock", {})], [Named("Echo", "my_agents:mine/Echo-v0", {})], 900),
+        ([Named("stock(policy_kwargs={'a': 1})", "my_agents:stock", {"policy_kwargs": {"a": 1}})], [], None),
         ([], [], 900),
         ([], [], None),
     ],

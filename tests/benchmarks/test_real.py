@@ -1,6 +1,7 @@
 """The real suite on a tiny model: same code, seconds instead of an hour."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_the_log_ratio_is_the_models(experiment: Experiment) -> None:
         assert ratio == pytest.approx(expected, abs=1e-4)
 
 
-def test_best_of_is_better_and_ppo_learns(experiment: Experiment) -> None:
+def test_best_of_is_better_and_ppo_learns(experiment: Experiment, look_of: Callable) -> None:
     silent = lambda done: None  # noqa: E731
     reference = real.measure_reference(experiment, 0, silent)
     best = real.measure_best_of(experiment, 0, silent)
@@ -100,39 +101,46 @@ def test_best_of_is_better_and_ppo_learns(experiment: Experiment) -> None:
     tokens = [point["tokens"] for point in trained["held_out"]]
     assert len(tokens) == 4 and tokens == sorted(tokens) and tokens[-1] >= 4000
     rows = [
-        {"experiment": {"task": experiment.task, "agent": agent}, **row}
+        {"experiment": {"task": experiment.task, "agent": agent}, "seed": 0, **row}
         for agent, row in (("reference", reference), ("best of 4", best), ("PPO", trained))
     ]
-    table, curves, side_by_side = sections(json.loads(json.dumps(rows)))
+    table, curves, side_by_side = sections(rows := json.loads(json.dumps(rows)), look_of(rows))
     assert [row[1].text for row in table.tables[0].rows] == ["reference", "best of 4", "PPO"]
     assert len(curves.figures) == 3 and all("<svg" in figure.svg for figure in curves.figures)
     assert len(side_by_side.tables[0].rows) == real.SIDE_BY_SIDE
 
 
-def test_seeds_are_averaged_none_is_lost() -> None:
-    def row(seed: int, reward: float) -> dict[str, Any]:
+def test_seeds_are_averaged_none_is_lost(look_of: Callable) -> None:
+    def row(seed: int, reward: float, agent: str = "PPO") -> dict[str, Any]:
         figures = {"reward": reward, "kl": 2.0, "distinct_2": 0.5, "repetition": 0.1, "length": 20.0}
         errors = {"reward_error": 0.3, "kl_error": 0.4}
         point = {"seconds": 10.0 * seed, "tokens": 100, **figures, **errors}
         return {
-            "experiment": {"task": real.TASKS[0].name, "agent": "PPO"},
+            "experiment": {"task": real.TASKS[0].name, "agent": agent},
+            "seed": seed,
             "measurement": {**figures, **errors, "completions": 512},
             "held_out": [point],
             "train_seconds": 60.0 + 60 * seed,
             "tokens": 100,
-            "completions": [{"prompt": "p", "completion": "c", "reward": 1.0}],
+            "completions": [{"prompt": f"prompt {seed}", "completion": "c", "reward": 1.0}],
         }
 
-    table, curves, _ = sections([row(0, 1.0), row(1, 2.0)])
+    rows = [row(0, 1.0), row(1, 2.0)]
+    table, curves, _ = sections(rows, look_of(rows))
     (line,) = table.tables[0].rows
     assert [cell.text for cell in line[2:4]] == ["1.500 ± 0.212", "2.00 ± 0.28"]  # 0.3 and 0.4 over the root of 2
     assert line[7].text == "1.5" and line[9].text == "2"
-    assert _over_seeds([row(0, 1.0), row(1, 2.0)])[0]["seconds"] == 5.0
+    assert _over_seeds(rows)[0]["seconds"] == 5.0
+
+    rows = [row(1, 1.0), row(0, 1.0, "GRPO"), row(1, 1.0, "GRPO")]
+    shown = sections(rows, look_of(rows))[2]
+    assert [cell.text for cell in shown.tables[0].rows[0]] == ["prompt 1", "c (+1.00)", "c (+1.00)"]
+    assert len(sections(rows[:2], look_of(rows))) == 2  # no seed of both: their prompts differ
 
 
 @pytest.mark.network
 @pytest.mark.slow
-def test_the_gguf_file_becomes_a_folder_with_the_same_model() -> None:
+def test_the_gguf_file_becomes_a_folder_with_the_same_model(look_of: Callable) -> None:
     folder = real.smollm2_folder()
     direct, converted = load_model(smollm2()), load_model(folder)
     ids = torch.tensor([real.load_tokenizer().encode("The movie was")])

@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ import pytest
 
 from benchmarks import runner
 from benchmarks.errors import UserError
-from benchmarks.pools import ProcessPool
+from benchmarks.pools import ProcessPool, _Worker
 from benchmarks.rows import RowWarning, read_rows
 
 TIMES = {"wall_seconds", "cpu_seconds", "started", "process"}
@@ -242,3 +244,13 @@ def test_only_picks_experiments(make_suite):
 def test_two_equal_experiments_are_refused(make_suite):
     with pytest.raises(UserError, match="same configuration"):
         runner.plan(make_suite("quick", agents=("one", "one")))
+
+
+def test_a_worker_killed_in_the_middle_of_a_message_has_died():
+    worker = _Worker(1)
+    worker.trial = "a trial"
+    worker.process.kill()
+    worker.connection, theirs = multiprocessing.Pipe()
+    os.write(theirs.fileno(), struct.pack("!i", 100) + b"torn")
+    theirs.close()
+    assert worker.receive().kind == "died"

@@ -104,6 +104,12 @@ def test_efficiency_says_how_many_runs_ever_reached_a_level(runs):
     assert Results(tuple(runs("One", "a", 0))).efficiency("One", "a") == ()
 
 
+def test_what_does_not_learn_has_reached_nothing(quick_rows):
+    row = {name: value for name, value in quick_rows[-1].items() if name != "reached"}
+    assert Results((quick_rows[-1],)).solved("Password", "DQN").runs == 1
+    assert Results((row,)).solved("Password", "DQN") is None
+
+
 def test_efficiency_that_every_run_reached_needs_no_count():
     steps = Estimate(12_345.6, 10_000, 15_000, 5)
     assert str(Efficiency(0.5, 5, 5, steps)) == "12,346 [10,000, 15,000]"

@@ -51,11 +51,20 @@ def test_suites_are_whole(name):
         assert suites.Experiment(**experiment.configuration()).key(0) == experiment.key(0)
 
 
+def test_what_a_module_lacks_is_told_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "needs_more.py").write_text("import package_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="package_that_is_not_there"):
+        suites.resolve("needs_more:trial")
+
+
 def test_unknown_names_say_what_there_is():
     with pytest.raises(UserError, match="'quikc'; choose one of quick, core, "):
         suites.get("quikc")
     with pytest.raises(ValueError, match="absent:nothing"):
         suites.resolve("absent:nothing")
+    with pytest.raises(ValueError, match="'benchmarks.absent:nothing' does not name a function"):
+        suites.resolve("benchmarks.absent:nothing")
     with pytest.raises(KeyError):
         suites.experiment("nobody", "T", "e", 1)
     with pytest.raises(TypeError, match="setps"):

@@ -77,6 +77,7 @@ def test_a_short_training_is_told_and_saved(algorithm, tmp_path, capsys):
         (["text_envs/Copy-v0", "--group-size", "4"], "PPO takes no 'group_size'"),
         (["text_envs/Copy-v0", "--algo", "grpo", "--num-envs", "6"], "6 rows cannot be divided into groups of 8"),
         (["text_envs/Copy-v0", "--algo", "grpo", "--set", "advantage=gae"], "choose from grpo, rloo, dr_grpo"),
+        (["CartPole-v1"], "CartPole-v1 is no environment of text-envs"),
         (["text_envs/Copy-v0", "--resume"], "--resume needs --checkpoint DIR"),
     ],
 )

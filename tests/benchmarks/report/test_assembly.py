@@ -192,6 +192,30 @@ def test_what_is_missing_is_said(tmp_path, quick_rows):
     assert [row[0].text for row in failures.tables[0].rows] == ["Password / DQN / seed 2"]
 
 
+def test_seeds_that_not_all_tasks_have_are_told(tmp_path, quick_rows):
+    kept = [
+        r
+        for r in quick_rows
+        if (r["experiment"]["agent"], r["experiment"]["task"], r["seed"]) != ("PPO", "Copy", 2)
+    ]
+    store(tmp_path, kept)
+    told = assembly.make(scores.load(tmp_path), tmp_path).warnings
+    assert "Aggregates of PPO are of the 2 seeds that every task has." in told
+
+
+def test_a_run_without_scores_may_be_incomplete_too(tmp_path, make_row):
+    rows = []
+    for experiment in suites.get("frontier").experiments[:2]:
+        for seed in range(1 + (experiment.agent == "PPO")):
+            row = make_row(experiment, seed, 0.5, suite="frontier")
+            figures = dict.fromkeys(("kl", "reward", "kl_error", "reward_error", "frontier_reward"), 0.5)
+            measured = {"measurement": {**figures, "optimal_reward": 1.0, "reference_reward": 0.0}}
+            rows.append({name: value for name, value in row.items() if name != "evaluation"} | measured)
+    store(tmp_path, rows)
+    told = " ".join(assembly.make(scores.load(tmp_path), tmp_path).warnings)
+    assert "some experiments have 1 seed, others 2" in told
+
+
 def test_rows_of_a_changed_suite_are_shown_and_never_mixed(tmp_path, quick_rows):
     def changed(row, steps, started):
         experiment = {**row["experiment"], "steps": steps}
@@ -279,7 +303,7 @@ def test_many_tasks_are_rows_and_few_are_columns(tmp_path, make_row):
 def test_a_suites_own_sections_come_first_and_into_the_readme(folder, tmp_path, monkeypatch):
     (tmp_path / "some_sections.py").write_text(
         "from benchmarks.report.document import Section, Table, text_row\n"
-        "def sections(rows):\n"
+        "def sections(rows, look):\n"
         "    table = Table(('what',), (text_row(f'{len(rows)} rows of our own'),), in_readme=True)\n"
         "    return [Section('Ours', tables=(table,))]\n"
     )
