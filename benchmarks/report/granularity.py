@@ -30,7 +30,8 @@ def sections(rows: Sequence[Row], look: Mapping[str, Ink]) -> list[Section]:
     )
     text = (
         "The same tasks and rewards, paid when an utterance closes, decided token by token and utterance by "
-        "utterance. Curves are of training episodes, exploration included, bands are 95% bootstrap intervals.",
+        "utterance. Curves are of training episodes, exploration included, bands are 95% bootstrap intervals. A "
+        "rollout is equally many decisions at both levels: with equal tokens PPO has fewer updates by utterances.",
     )
     return [Section("Granularity", text, tuple(figures), (table,))]
 
