@@ -284,7 +284,10 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         """Collect transitions with the key-value cache."""
         reference = nullcontext() if self.reference_policy is None else self.reference_policy.cached()
         with self.policy.cached(), reference:
-            return super().collect_rollouts(*args, **kwargs)
+            collected = super().collect_rollouts(*args, **kwargs)
+        if not collected.continue_training:
+            self._last_obs = None  # the step that a callback stopped in was not kept, so new episodes begin
+        return collected
 
     @memory_advice()
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
