@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .activations import fuse_activations
 from .checkpoint import CheckpointError, weights_hash
 from .models import ModelSpec, address, as_dtype, load_model, tiny_config
+from .updates import is_out_of_memory
 
 
 class FreshCache(Cache):
@@ -309,7 +310,9 @@ class Backbone(nn.Module):
         try:
             if not is_close(self.hidden(ids), plain):
                 self._context = None
-        except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError):
+        except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             self._context = None  # no keys and values, such as a state-space model's
         whole, cut = self.model(input_ids=ids, use_cache=False).logits, self.head(plain)
         if not is_close(cut, whole):
@@ -334,6 +337,8 @@ class Backbone(nn.Module):
             first = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :half]
             (gradient,) = torch.autograd.grad((first * torch.arange(self.width).to(first).cos()).sum(), seen[:1])
         except (AssertionError, NotImplementedError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"{name} gives no gradient in evaluation mode, in which these policies are trained "
                 f"({type(error).__name__}: {error}); use another model, such as GPT-2 or Llama"

@@ -173,6 +173,20 @@ def test_compiling_changes_no_number_and_takes_any_shape(monkeypatch: pytest.Mon
         assert not torch.allclose(again.hidden(ids), plain.hidden(ids), atol=1e-3)
 
 
+def test_running_out_of_memory_is_no_property_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **keywords: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    backbone = build(GPT2)
+    monkeypatch.setattr(CacheDecoder, "advance", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        check_cache(backbone)
+    for owner, name in ((Backbone, "hidden"), (torch.autograd, "grad")):
+        with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+            patch.setattr(owner, name, fail)
+            build(GPT2)
+
+
 def test_lora_without_the_named_layers_lists_those_there_are() -> None:
     for config, layers in ((LLAMA, "down_proj.*q_proj"), (GPT2, "c_attn.*c_proj")):
         with pytest.raises(ValueError, match=rf"does not fit .*linear layers are \[.*{layers}.*W_pack"):

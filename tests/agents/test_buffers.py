@@ -43,6 +43,17 @@ def test_fragments_cover_the_rollout_and_carry_their_context(vector_env: Callabl
         assert (batch.actions.numpy() == buffer.actions.reshape(-1)[batch.transition]).all()
 
 
+def test_passes_without_a_gradient_are_of_the_size_asked_for(vector_env: Callable) -> None:
+    model = PPO("TransformerPolicy", vector_env(3), n_steps=40, seed=0, device="cpu")
+    _, callback = model._setup_learn(120)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 40)
+    buffer = model.rollout_buffer
+    sizes = [len(fragment.transition) for fragment in buffer.fragments]
+    batches = [batch.transition.numpy() for batch in buffer.in_order(15)]
+    assert sorted(np.concatenate(batches)) == list(range(120))
+    assert len(batches) <= 8 and max(map(len, batches)) < 15 + max(sizes)
+
+
 def test_gae_is_recomputed_independently(vector_env: Callable) -> None:
     model = PPO("TransformerPolicy", vector_env(2), n_steps=20, gamma=0.9, gae_lambda=0.8, seed=0, device="cpu")
     model.policy.value_head.weight.data.normal_()
