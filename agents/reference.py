@@ -20,6 +20,7 @@ from .masks import mask_scores
 from .models import ModelSource, ModelSpec
 from .policies import TransformerPolicy, TransformerQPolicy, token_log_probs
 from .reading import ContextReader
+from .replay import split_states
 
 ReferenceSource = str | ModelSource | TransformerPolicy | nn.Module
 
@@ -151,6 +152,19 @@ class ReferencePolicy(nn.Module):
         """Return (N, V) log-probabilities at the packs' positions, of the legal actions (N, V), None: of all."""
         with self._speaking() as reader:
             return _log_probs(reader.backbone, reader.packed_hidden(packs), legal)
+
+    @torch.no_grad()
+    def split_log_probs(
+        self,
+        packs: Sequence[PackedTensors],
+        n_states: list[int],
+        legal: Tensor | None = None,
+        next_legal: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (N, V) log-probabilities at the states and (N, V) at the next states of a `ReplayBatch`."""
+        with self._speaking() as reader:
+            states, following = split_states(reader.packed_hidden(packs), n_states)
+            return _log_probs(reader.backbone, states, legal), _log_probs(reader.backbone, following, next_legal)
 
     @torch.no_grad()
     def step_log_probs(self, obs: Tensor, legal: Tensor | None = None) -> Tensor:
