@@ -226,7 +226,10 @@ class ReferenceAlgorithm(TextAlgorithm):
 
     @classmethod
     def _load(cls, path: Any, env: Any, device: Any, kwargs: dict[str, Any]) -> Self:
-        """Load; a reference that is given replaces the saved one, and "initial" is the policy as loaded."""
+        """Load; a reference that is given replaces the saved one.
+
+        "initial" is then the policy as loaded, with LoRA its base model: trained adapters are off.
+        """
         if "reference" not in kwargs:
             return super()._load(path, env, device, kwargs)
         if "reference" not in cls._arguments():
