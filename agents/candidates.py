@@ -27,6 +27,7 @@ from .policies import (
     choose,
     constructor_parameters,
     make_optimizer,
+    optimizer_options,
     read_value,
     token_log_probs,
     without_head,
@@ -163,8 +164,7 @@ class CandidatePolicy(MaskedPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"eps": 1e-5, "fused": True} if optimizer_class is torch.optim.Adam else {}
+        optimizer_kwargs = optimizer_options(optimizer_class, optimizer_kwargs, {"eps": 1e-5, "fused": True})
         super().__init__(
             observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs
         )
@@ -298,8 +298,7 @@ class CandidateQPolicy(QPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"fused": True} if optimizer_class is torch.optim.Adam else {}
+        optimizer_kwargs = optimizer_options(optimizer_class, optimizer_kwargs, {"fused": True})
         super().__init__(
             observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs
         )
