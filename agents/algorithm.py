@@ -1,4 +1,4 @@
-"""What our PPO and DQN share: which environments they take, and how they are saved and loaded."""
+"""What our algorithms share: which environments they take, and how they are saved and loaded."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .activations import fuse_activations
 from .checkpoint import CheckpointError, weights_hash
 from .models import ModelSpec, address, as_dtype, load_model, tiny_config
+from .updates import is_out_of_memory
 
 
 class FreshCache(Cache):
@@ -108,6 +109,7 @@ class Backbone(nn.Module):
             self.source, self._base_hash = address(source), weights_hash(self.model)
         if spec.lora is not None:
             add_lora(self.model, spec.lora)
+            self._check_adapted()
         self.language_head: nn.Linear | None = None
         if fresh_head:
             self._replace_head()
@@ -192,17 +194,17 @@ class Backbone(nn.Module):
 
     def _scored(self, head: nn.Linear, hidden: Tensor) -> Tensor:
         with self.autocast():
-            weight = head.weight if self._cast is None or torch.is_grad_enabled() else self._cast_once(head)
+            weight = head.weight if self._cast is None or torch.is_grad_enabled() else self._cast_once(head.weight)
             if head.out_features == self.vocab_size:
                 return nn.functional.linear(hidden, weight, head.bias).float()
             bias = None if head.bias is None else head.bias[: self.vocab_size]
             return nn.functional.linear(hidden, weight[: self.vocab_size], bias).float()
 
-    def _cast_once(self, head: nn.Linear) -> Tensor:
+    def _cast_once(self, weight: Tensor) -> Tensor:
         assert self._cast is not None
-        if id(head) not in self._cast:
-            self._cast[id(head)] = head.weight.detach().to(self.dtype or head.weight.dtype)
-        return self._cast[id(head)]
+        if id(weight) not in self._cast:
+            self._cast[id(weight)] = weight.detach().to(self.dtype or weight.dtype)
+        return self._cast[id(weight)]
 
     @contextmanager
     def weights_fixed(self) -> Iterator[None]:
@@ -222,11 +224,16 @@ class Backbone(nn.Module):
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
         """Run the base model without its LoRA adapters, without a second copy in memory."""
+        from peft.utils import ModulesToSaveWrapper
+
         self.model.disable_adapters()
         try:
             yield
         finally:
             self.model.enable_adapters()
+            for module in self.model.modules():
+                if isinstance(module, ModulesToSaveWrapper):  # transformers switches these off, but not on again
+                    module.enable_adapters(True)
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch dropout on only if it was asked for (the models' own defaults are 0.1)."""
@@ -303,7 +310,9 @@ class Backbone(nn.Module):
         try:
             if not is_close(self.hidden(ids), plain):
                 self._context = None
-        except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError):
+        except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             self._context = None  # no keys and values, such as a state-space model's
         whole, cut = self.model(input_ids=ids, use_cache=False).logits, self.head(plain)
         if not is_close(cut, whole):
@@ -328,6 +337,8 @@ class Backbone(nn.Module):
             first = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :half]
             (gradient,) = torch.autograd.grad((first * torch.arange(self.width).to(first).cos()).sum(), seen[:1])
         except (AssertionError, NotImplementedError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"{name} gives no gradient in evaluation mode, in which these policies are trained "
                 f"({type(error).__name__}: {error}); use another model, such as GPT-2 or Llama"
@@ -339,6 +350,17 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"{name} reads a text in both directions: what follows a token changes its hidden state (largest "
                 f"gradient {ahead.abs().max().item():.3g}); use a causal language model, such as GPT-2 or Llama"
+            )
+
+    def _check_adapted(self) -> None:
+        """Refuse an adapter on the output layer, whose weight is read past it."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        if isinstance(self.head, BaseTunerLayer):
+            (name,) = (name for name, module in self.model.named_modules() if module is self.head)
+            raise ValueError(
+                f"lora names the output layer {name!r}, on which an adapter would have no effect; leave it out of "
+                f"target_modules, or train it whole: peft.LoraConfig(..., modules_to_save=[{name!r}])"
             )
 
     def _checkpoint_layers(self) -> None:
@@ -370,17 +392,25 @@ def add_lora(model: PreTrainedModel, lora: int | Any) -> None:
     Args:
         model: only its adapters are trained from then on.
         lora: a rank, or a `peft.LoraConfig`.
+
+    Raises:
+        ValueError: if it names no layer of the model, or trains biases, which would stay with the adapters off.
     """
     try:
         from peft import LoraConfig
     except ImportError as error:
         raise ImportError(f"lora={lora!r} needs peft; install text-envs[lora]") from error
-    config = lora
+    config: Any = lora
     if isinstance(lora, bool) or not isinstance(lora, int | LoraConfig) or lora == 0:
         raise TypeError(f"lora={lora!r}; give a rank of at least 1, a peft.LoraConfig, or None")
     if isinstance(lora, int):
         kind = "SEQ_CLS" if type(model).__name__.endswith("ForSequenceClassification") else None
         config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type=kind)
+    if config.bias != "none":
+        raise ValueError(
+            f"lora has bias={config.bias!r}, which trains biases of the base model itself, so that the policy "
+            "without its adapters (reference='initial') would move too; give peft.LoraConfig(..., bias='none')"
+        )
     linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})
     try:
         model.add_adapter(config)
@@ -449,15 +479,21 @@ def _is_tied(model: PreTrainedModel) -> bool:
 
 
 def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
-    """Fold every adapter into its layer and put the plain layer back in place."""
+    """Fold every adapter into its layer, and put plain layers and trained copies in their places."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
     model.float()
-    for name, layer in list(model.named_modules()):
+    for name, layer in reversed(list(model.named_modules())):  # what lies within a copy before the copy
         if isinstance(layer, BaseTunerLayer):
             layer.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+            plain = layer.get_base_layer()
+        elif isinstance(layer, ModulesToSaveWrapper):
+            plain = layer.modules_to_save[layer.active_adapters[0]]
+        else:
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
     model._hf_peft_config_loaded = False
     if hasattr(model, "peft_config"):
         del model.peft_config

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .losses import Advantage, group_advantages
 from .masks import pack_masks, stack_masks
-from .packing import Fragment, Packed, buckets, minibatches, pack
+from .packing import Fragment, Packed, buckets, minibatches, pack, stretches
 from .transfer import to_device
 
 
@@ -190,11 +190,11 @@ class EpisodeRolloutBuffer(EpisodeKeeper, RolloutBuffer):
         yield from self._batches(minibatches(sizes, batch_size or int(sizes.sum()), self.rng))
 
     def in_order(self, batch_size: int) -> Iterator[RolloutBatch]:
-        """Yield the rollout once, longest fragments first, for passes without a gradient."""
+        """Yield the rollout once, longest first, about `batch_size` at a time, for passes without a gradient."""
         lengths = np.array([len(fragment.ids) for fragment in self.fragments])
+        sizes = np.array([len(fragment.transition) for fragment in self.fragments])
         for bucket in buckets(lengths):
-            per_call = max(1, batch_size // max(1, len(self.fragments[bucket[0]].transition)))
-            yield from self._batches([bucket[i : i + per_call] for i in range(0, len(bucket), per_call)])
+            yield from self._batches([bucket[part] for part in stretches(sizes[bucket], batch_size)])
 
     def _pack(self, rows: Sequence[Fragment | GroupEpisode]) -> tuple[list[PackedTensors], np.ndarray]:
         return pack_buckets([r.ids for r in rows], [r.position for r in rows], self.device, self.max_tokens)
@@ -355,9 +355,8 @@ class GroupRolloutBuffer(EpisodeRolloutBuffer):
         """
         episodes = [episode for group in self.groups for episode in group]
         sizes = np.array([len(episode.actions) for episode in episodes])
-        number = (np.cumsum(sizes) - sizes) // batch_size
         scored: dict[int, Tensor] = {}
-        for chosen in (np.flatnonzero(number == n) for n in np.unique(number)):
+        for chosen in stretches(sizes, batch_size):
             packs, order = self._pack([episodes[i] for i in chosen])
             part = [episodes[i] for i in chosen[order]]
             actions = to_device(np.concatenate([episode.actions for episode in part]), self.device)

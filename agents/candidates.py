@@ -27,12 +27,13 @@ from .policies import (
     choose,
     constructor_parameters,
     make_optimizer,
+    optimizer_options,
     read_value,
     token_log_probs,
     without_head,
     zero_head,
 )
-from .reading import check_contexts, context_lengths, last_hidden
+from .reading import context_lengths, last_hidden
 
 Prior = Literal["mean", "sum", "none"]
 Layout = Sequence[int]
@@ -86,9 +87,8 @@ class CandidateReader(nn.Module):
         """Return what the model makes of observations (B, L + K * C); without `likelihood` its column is 0."""
         length, k, size = self.layout
         pad, rows = self.backbone.vocab_size, len(obs)
-        check_contexts(obs[:, :length], pad)
+        before = context_lengths(obs[:, :length], pad)[0][:, None]  # (B, 1)
         context, candidates = obs[:, :length].long(), obs[:, length:].long().reshape(rows, k, size)
-        before = context_lengths(context, pad)[0][:, None]  # (B, 1)
         spoken = (candidates != pad).sum(dim=2)  # (B, K)
         whole = self._joined(context, candidates, before)[:, :, : int((before + spoken).max())]
         hidden = self.backbone.hidden(whole.flatten(0, 1).masked_fill(whole.flatten(0, 1) == pad, 0))
@@ -164,8 +164,7 @@ class CandidatePolicy(MaskedPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"eps": 1e-5, "fused": True} if optimizer_class is torch.optim.Adam else {}
+        optimizer_kwargs = optimizer_options(optimizer_class, optimizer_kwargs, {"eps": 1e-5, "fused": True})
         super().__init__(
             observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs
         )
@@ -221,7 +220,7 @@ class CandidatePolicy(MaskedPolicy):
         logits = read_value(self.head, read.last)[..., 0]
         if self.prior != "none":
             logits = logits + read.log_prob / (read.length.clamp(min=1) if self.prior == "mean" else 1)
-        logits = mask_scores(logits, read.present if legal is None else read.present & legal)
+        logits = mask_scores(logits, read.present if legal is None else read.present & legal.bool())
         return logits, self._values(read.context)
 
     def _values(self, hidden: Tensor) -> Tensor:
@@ -299,8 +298,7 @@ class CandidateQPolicy(QPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"fused": True} if optimizer_class is torch.optim.Adam else {}
+        optimizer_kwargs = optimizer_options(optimizer_class, optimizer_kwargs, {"fused": True})
         super().__init__(
             observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs
         )

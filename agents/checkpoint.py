@@ -72,6 +72,15 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file of UTF-8 text: the whole file, or the old one stays."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_whole(path, write)
+
+
 def weights_hash(model: nn.Module) -> str:
     """Return the SHA-256 of a model's weights: names, shapes and values in a fixed order."""
     digest = hashlib.sha256()

@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from .checkpoint import CheckpointError, write_whole
+from .checkpoint import CheckpointError, write_text
 
 Corpus = str | Path | Iterable[str]
 _LEAST_SYMBOLS = 257  # 256 bytes and the end token
@@ -107,12 +107,7 @@ def train_tokenizer(
     )
     if folder is not None:
         trained.save_pretrained(str(folder))
-        report = json.dumps(settings)
-
-        def write(temporary: Path) -> None:
-            temporary.write_text(report, encoding="utf-8")
-
-        write_whole(Path(folder) / _TOKENIZER_REPORT, write)
+        write_text(Path(folder) / _TOKENIZER_REPORT, json.dumps(settings))
     return trained
 
 

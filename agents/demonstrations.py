@@ -15,7 +15,7 @@ from torch import Tensor
 from .buffers import PackedTensors, context_length, pack_buckets
 from .masks import pack_masks, stack_masks
 from .on_policy import check_sizes
-from .packing import minibatches
+from .packing import minibatches, stretches
 from .transfer import to_device
 
 Pairs = Iterable[tuple[Sequence[int], Sequence[int]]]
@@ -111,12 +111,9 @@ def cloning_batches(
 def in_order(
     episodes: Sequence[Demonstration], batch_size: int, device: torch.device | str
 ) -> Iterator[CloningBatch]:
-    """Yield every episode once, in the given order, in minibatches that begin anew after `batch_size` actions."""
-    if not episodes:
-        return
-    before = np.cumsum([0, *(len(e.actions) for e in episodes[:-1])])
-    for number in np.unique(before // batch_size):
-        yield cloning_batch([episodes[i] for i in np.flatnonzero(before // batch_size == number).tolist()], device)
+    """Yield every episode once, in the given order, in minibatches of about `batch_size` actions."""
+    for chosen in stretches(np.array([len(e.actions) for e in episodes]), batch_size):
+        yield cloning_batch([episodes[i] for i in chosen], device)
 
 
 class EpisodeRecorder:

@@ -29,8 +29,8 @@ from .losses import (
 from .masks import ask_masks, check_masks, mask_scores, random_legal, restricts, unpack_masks
 from .on_policy import check_sizes
 from .policies import TransformerQPolicy, choose
-from .reference import ReferenceAlgorithm, ReferenceSource
-from .replay import EpisodeReplayBuffer, ReplayBatch
+from .reference import ReferenceAlgorithm, ReferencePolicy, ReferenceSource
+from .replay import EpisodeReplayBuffer, ReplayBatch, split_states
 from .transfer import to_device
 from .updates import Update, memory_advice
 
@@ -246,9 +246,7 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         if self.reference_policy is not None:
             prior = self.reference_policy.step_log_probs(obs, legal)  # type: ignore[arg-type]
             legal = self._kept(prior, legal)
-        q_values = self.policy.q_net(obs)
-        if warm_up:
-            q_values = torch.zeros_like(q_values)
+        q_values = torch.zeros_like(prior) if prior is not None and warm_up else self.policy.q_net(obs)
         if deterministic and self.top_k is not None:
             prior = None  # the greedy action of the maximum that is backed up
         log_probs = guided_log_probs(mask_scores(q_values, legal), self.temperature, prior)
@@ -284,7 +282,10 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         """Collect transitions with the key-value cache."""
         reference = nullcontext() if self.reference_policy is None else self.reference_policy.cached()
         with self.policy.cached(), reference:
-            return super().collect_rollouts(*args, **kwargs)
+            collected = super().collect_rollouts(*args, **kwargs)
+        if not collected.continue_training:
+            self._last_obs = None  # the step that a callback stopped in was not kept, so new episodes begin
+        return collected
 
     @memory_advice()
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
@@ -296,7 +297,8 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
         self._update_learning_rate(self.policy.optimizer)
         update = Update(self.policy.optimizer, self.max_grad_norm, self.micro_batch_size is not None)
         for _ in range(gradient_steps):
-            update.step(update.backward(self.replay_buffer.sample(batch_size), self.loss))
+            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            update.step(update.backward(batch, self.loss))
         update.check()
         self.trained_tokens += update.tokens
         self._n_updates += gradient_steps
@@ -306,42 +308,41 @@ class DQN(ReferenceAlgorithm, stable_baselines3.DQN):
     def loss(self, batch: ReplayBatch) -> torch.Tensor:
         """Return the Huber loss of a batch: one forward of the trained network serves states and next states."""
         network = self.policy.q_net
-        states, following = _split(network.reader.packed_hidden(batch.packs), batch.n_states)
+        states, following = split_states(network.reader.packed_hidden(batch.packs), batch.n_states)
         targets = self._targets(batch, following)
         return dqn_loss(network.read(states), batch.actions, targets)
 
     @torch.no_grad()
     def _targets(self, batch: ReplayBatch, following: Tensor) -> Tensor:
         """Return (N,) targets; `following` are the trained network's hidden states (N, D) on the next states."""
-        legal = (
-            None if batch.next_masks is None else unpack_masks(batch.next_masks, self.policy.backbone.vocab_size)
-        )
+        if self.reference_policy is not None and self.top_k is None:
+            return self._soft_targets(batch, self.reference_policy)
+        legal = self._legal(batch.next_masks)
         if self.reference_policy is not None:
-            prior = self.reference_policy.packed_log_probs(_following(batch), legal)
-            if self.top_k is None:
-                return self._soft_targets(batch, prior)
-            legal = self._kept(prior, legal)
+            legal = self._kept(self.reference_policy.packed_log_probs(_following(batch), legal), legal)
         late = self.policy.q_net_target.evaluate_packed(_following(batch))
         online = self.policy.q_net.read(following) if self.double_q else None
         return q_targets(batch.rewards, batch.discounts, late, online, legal)
 
-    def _soft_targets(self, batch: ReplayBatch, prior: Tensor) -> Tensor:
-        """Return (N,) targets from the reference's log-probabilities (N, V) on the next states."""
-        late, rewards = self.policy.q_net_target.evaluate_packed(_following(batch)), batch.rewards
-        if self.n_steps > 1:
-            before = _states(batch)
-            legal = None if batch.masks is None else unpack_masks(batch.masks, late.shape[1])
-            priors = self.reference_policy.packed_log_probs(before, legal)  # type: ignore[union-attr]
-            charges = guided_charges(self.policy.q_net_target.evaluate_packed(before), self.temperature, priors)
-            rewards = rewards - later_charges(charges, batch.left, self.n_steps, self.gamma)
+    def _soft_targets(self, batch: ReplayBatch, reference: ReferencePolicy) -> Tensor:
+        """Return (N,) targets from the reference's log-probabilities; one forward serves states and next states."""
+        target, rewards, legal = self.policy.q_net_target, batch.rewards, self._legal(batch.next_masks)
+        if self.n_steps == 1:
+            prior, late = (
+                reference.packed_log_probs(_following(batch), legal),
+                target.evaluate_packed(_following(batch)),
+            )
+        else:
+            read = split_states(target.reader.packed_hidden(batch.packs), batch.n_states)
+            before, late = map(target.read, read)
+            priors, prior = reference.split_log_probs(batch.packs, batch.n_states, self._legal(batch.masks), legal)
+            charges = guided_charges(before, self.temperature, priors)
+            n_steps = min(self.n_steps, max(batch.longest))
+            rewards = rewards - later_charges(charges, batch.left, n_steps, self.gamma)
         return soft_q_targets(rewards, batch.discounts, late, prior, self.temperature)
 
-
-def _states(batch: ReplayBatch) -> list[PackedTensors]:
-    """Return the packs of a batch at the states' positions only."""
-    return [
-        PackedTensors(p.ids, p.row[:n], p.position[:n]) for p, n in zip(batch.packs, batch.n_states, strict=True)
-    ]
+    def _legal(self, bits: Tensor | None) -> Tensor | None:
+        return None if bits is None else unpack_masks(bits, self.policy.backbone.vocab_size)
 
 
 def _following(batch: ReplayBatch) -> list[PackedTensors]:
@@ -349,12 +350,6 @@ def _following(batch: ReplayBatch) -> list[PackedTensors]:
     return [
         PackedTensors(p.ids, p.row[n:], p.position[n:]) for p, n in zip(batch.packs, batch.n_states, strict=True)
     ]
-
-
-def _split(rows: Tensor, n_states: list[int]) -> tuple[Tensor, Tensor]:
-    """Return the rows (N, D) of states and those of next states, which alternate pack by pack in (2 N, D)."""
-    parts = rows.split([n for n in n_states for _ in range(2)])
-    return torch.cat(parts[::2]), torch.cat(parts[1::2])
 
 
 def _check_exploration(exploration: str, temperature: float, reference: object, top_k: int | None) -> None:

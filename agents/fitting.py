@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checkpoint import CheckpointError, FolderInUseError, locked, write_whole
+from .checkpoint import CheckpointError, FolderInUseError, locked, write_text, write_whole
 
 Settings = Mapping[str, str | int | float | None]
 REPORT = "training.json"
@@ -155,11 +155,7 @@ class Run:
         """Write the report, after the model: the run is finished, and its checkpoint no longer needed."""
         report = {**asdict(fitted), "settings": self.settings}
         del report["folder"]
-
-        def write(temporary: Path) -> None:
-            temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
-
-        write_whole(self._report, write)
+        write_text(self._report, json.dumps(report, indent=1))
         self._lock.close()
         shutil.rmtree(self.unfinished, ignore_errors=True)
 

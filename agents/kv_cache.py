@@ -17,6 +17,7 @@ from transformers.cache_utils import CacheLayerMixin
 from .backbone import Backbone
 from .decoding import LeanDecoder, layer_types, masked_positions
 from .transfer import to_device
+from .updates import is_out_of_memory
 
 
 class RaggedLayer(CacheLayerMixin):
@@ -243,6 +244,8 @@ def check_cache(backbone: Backbone, decoder: type[Decoder] = CacheDecoder) -> st
         follower.last_hidden(ids, np.array([half, 1]))
         cached = follower.last_hidden(ids, np.array([full, half]))
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         return f"it does not work with keys and values of its own rows ({type(error).__name__}: {error})"
     both = backbone.hidden(to_device(ids, cached.device))
     whole = torch.stack([both[0, full - 1], both[1, half - 1]])

@@ -43,6 +43,26 @@ def log_prob_and_entropy(
     return log_prob, entropy
 
 
+def clipped_surrogate(
+    log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip_range: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the policy's loss and, without gradient, the fraction that is clipped and the KL to the old policy.
+
+    Every tensor is (N,), means are over transitions.
+
+    Source: Schulman et al. 2017, eq. 7, arXiv:1707.06347; the KL is the k3 estimator of
+    http://joschu.net/blog/kl-approx.html.
+    """
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    policy = -torch.min(advantages * ratio, advantages * clipped).mean()
+    with torch.no_grad():
+        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+        approx_kl = (ratio - 1 - log_ratio).mean()
+    return policy, clip_fraction, approx_kl
+
+
 def ppo_loss(
     log_prob: Tensor,
     old_log_prob: Tensor,
@@ -59,21 +79,14 @@ def ppo_loss(
 ) -> PPOLoss:
     """Return the clipped surrogate, value and entropy terms; every tensor is (N,), means are over transitions.
 
-    Source: Schulman et al. 2017, eq. 7 and 9, arXiv:1707.06347; value clipping as in Stable-Baselines3;
-    `approx_kl` is the k3 estimator of http://joschu.net/blog/kl-approx.html.
+    Source: Schulman et al. 2017, eq. 9, arXiv:1707.06347; value clipping as in Stable-Baselines3.
     """
-    log_ratio = log_prob - old_log_prob
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    policy = -torch.min(advantages * ratio, advantages * clipped).mean()
+    policy, clip_fraction, approx_kl = clipped_surrogate(log_prob, old_log_prob, advantages, clip_range)
     if clip_range_vf is not None:
         values = old_values + (values - old_values).clamp(-clip_range_vf, clip_range_vf)
     value = F.mse_loss(returns, values)
     entropy = entropy.mean()
     total = policy - ent_coef * entropy + vf_coef * value
-    with torch.no_grad():
-        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
-        approx_kl = (ratio - 1 - log_ratio).mean()
     return PPOLoss(total, policy, value, entropy, clip_fraction, approx_kl)
 
 
@@ -124,19 +137,13 @@ def grpo_loss(
 
     Source: Shao et al. 2024, eq. 3 and the estimator of eq. 4, arXiv:2402.03300.
     """
-    log_ratio = log_prob - old_log_prob
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    policy = -torch.min(advantages * ratio, advantages * clipped).mean()
+    policy, clip_fraction, approx_kl = clipped_surrogate(log_prob, old_log_prob, advantages, clip_range)
     kl = torch.zeros_like(policy)
     if reference_log_prob is not None:
         difference = reference_log_prob - log_prob
         kl = (difference.exp() - difference - 1).mean()
     entropy = entropy.mean()
     total = policy + kl_coef * kl - ent_coef * entropy
-    with torch.no_grad():
-        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
-        approx_kl = (ratio - 1 - log_ratio).mean()
     return GRPOLoss(total, policy, entropy, kl.detach(), clip_fraction, approx_kl)
 
 

@@ -78,6 +78,8 @@ class OnPolicyTextAlgorithm(ReferenceAlgorithm):
 
     def _after_rollout(self, finished: bool) -> None:
         """Prepare the rollout for the update; `finished` is False where a callback broke it off."""
+        if not finished:
+            self._last_obs = None  # the step it was broken off in was not kept, so new episodes begin
 
     @torch.no_grad()
     def _rescore(self) -> None:
@@ -147,10 +149,9 @@ class GroupAlgorithm(OnPolicyTextAlgorithm):
 
     def _after_rollout(self, finished: bool) -> None:
         """Collect the groups that are complete."""
+        super()._after_rollout(finished)
         if finished:
             self._collect_groups()
-        else:
-            self._last_obs = None  # the steps of a rollout that was broken off are lost, so new episodes begin
 
     def _collect_groups(self) -> None:
         buffer = self.rollout_buffer

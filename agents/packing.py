@@ -76,6 +76,17 @@ def minibatches(sizes: np.ndarray, batch_size: int, rng: np.random.Generator) ->
     return groups
 
 
+def stretches(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Return a partition of fragments, in their order, into groups of about `batch_size` transitions.
+
+    Args:
+        sizes: (F,) transitions in each fragment.
+        batch_size: the n-th group holds the fragments that begin within the n-th `batch_size` of all transitions.
+    """
+    number = (np.cumsum(sizes) - sizes) // batch_size
+    return [np.flatnonzero(number == n) for n in np.unique(number)]
+
+
 def buckets(
     lengths: np.ndarray, waste: float = 0.25, least: int = 1024, most: int | None = None
 ) -> list[np.ndarray]:

@@ -122,8 +122,7 @@ class TransformerPolicy(MaskedPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"eps": 1e-5, "fused": True} if optimizer_class is torch.optim.Adam else {}
+        optimizer_kwargs = optimizer_options(optimizer_class, optimizer_kwargs, {"eps": 1e-5, "fused": True})
         super().__init__(
             observation_space,
             action_space,
@@ -348,8 +347,7 @@ class TransformerQPolicy(QPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"fused": True} if optimizer_class is torch.optim.Adam else {}
+        optimizer_kwargs = optimizer_options(optimizer_class, optimizer_kwargs, {"fused": True})
         super().__init__(
             observation_space,
             action_space,
@@ -408,6 +406,15 @@ def choose(log_probs: Tensor, deterministic: bool) -> Tensor:
     draw = torch.rand(len(log_probs), 1, dtype=torch.float64, device=log_probs.device)
     chosen = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True)[:, 0]
     return chosen.clamp_(max=log_probs.shape[-1] - 1)
+
+
+def optimizer_options(
+    optimizer_class: type[torch.optim.Optimizer], given: dict[str, Any] | None, adam: dict[str, Any]
+) -> dict[str, Any]:
+    """Return an optimiser's arguments: those that are given, or else Adam's, and none for another one."""
+    if given is not None:
+        return given
+    return adam if optimizer_class is torch.optim.Adam else {}
 
 
 def make_optimizer(

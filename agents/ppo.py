@@ -150,6 +150,7 @@ class PPO(OnPolicyTextAlgorithm, stable_baselines3.PPO):  # type: ignore[misc]  
 
     def _after_rollout(self, finished: bool) -> None:
         """Charge for the KL and whiten rewards."""
+        super()._after_rollout(finished)
         if not finished:
             return
         self._rescore()

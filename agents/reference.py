@@ -20,6 +20,7 @@ from .masks import mask_scores
 from .models import ModelSource, ModelSpec
 from .policies import TransformerPolicy, TransformerQPolicy, token_log_probs
 from .reading import ContextReader
+from .replay import split_states
 
 ReferenceSource = str | ModelSource | TransformerPolicy | nn.Module
 
@@ -153,6 +154,19 @@ class ReferencePolicy(nn.Module):
             return _log_probs(reader.backbone, reader.packed_hidden(packs), legal)
 
     @torch.no_grad()
+    def split_log_probs(
+        self,
+        packs: Sequence[PackedTensors],
+        n_states: list[int],
+        legal: Tensor | None = None,
+        next_legal: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (N, V) log-probabilities at the states and (N, V) at the next states of a `ReplayBatch`."""
+        with self._speaking() as reader:
+            states, following = split_states(reader.packed_hidden(packs), n_states)
+            return _log_probs(reader.backbone, states, legal), _log_probs(reader.backbone, following, next_legal)
+
+    @torch.no_grad()
     def step_log_probs(self, obs: Tensor, legal: Tensor | None = None) -> Tensor:
         """Return (B, V) log-probabilities at observations (B, L), of the legal actions (B, V), None: of all."""
         with self._speaking() as reader:
@@ -212,7 +226,10 @@ class ReferenceAlgorithm(TextAlgorithm):
 
     @classmethod
     def _load(cls, path: Any, env: Any, device: Any, kwargs: dict[str, Any]) -> Self:
-        """Load; a reference that is given replaces the saved one, and "initial" is the policy as loaded."""
+        """Load; a reference that is given replaces the saved one.
+
+        "initial" is then the policy as loaded, with LoRA its base model: trained adapters are off.
+        """
         if "reference" not in kwargs:
             return super()._load(path, env, device, kwargs)
         if "reference" not in cls._arguments():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from .buffers import EpisodeKeeper, PackedTensors, check_growth, check_rewards, context_length, pack_to_device
@@ -29,6 +30,7 @@ class ReplayBatch(NamedTuple):
         next_masks: (N, ceil(V / 8)) bits of the legal actions in the next states, None where all are.
         left: (N,) int64, transitions of the episode from each one on, that one among them.
         masks: as `next_masks`, in the states; None also where returns are of one step, which do not ask for them.
+        longest: transitions of the longest episode in each pack.
     """
 
     packs: list[PackedTensors]
@@ -39,6 +41,7 @@ class ReplayBatch(NamedTuple):
     next_masks: Tensor | None
     left: Tensor
     masks: Tensor | None
+    longest: list[int]
 
 
 class Episode(NamedTuple):
@@ -165,22 +168,26 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
         """Return the bits of what is legal where an episode was cut: in its info, or else everything."""
         return pack_masks(np.asarray(info.get("action_mask", np.ones(self.pad)), bool))
 
-    def sample(self, batch_size: int, env: Any = None) -> ReplayBatch:  # type: ignore[override]
-        """Return episodes drawn uniformly with replacement, about `batch_size` transitions of them."""
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBatch:  # type: ignore[override]
+        """Return episodes drawn uniformly with replacement, about `batch_size` transitions of them.
+
+        Rewards are kept as they were earned, and normalised by the `VecNormalize` that is given as it is now.
+        """
         mean = self.n_transitions / len(self.episodes)
         count = max(1, round(batch_size / mean))
-        return self.batch([self.episodes[i] for i in self.rng.integers(len(self.episodes), size=count)])
+        return self.batch([self.episodes[i] for i in self.rng.integers(len(self.episodes), size=count)], env)
 
-    def batch(self, episodes: list[Episode]) -> ReplayBatch:
+    def batch(self, episodes: list[Episode], env: VecNormalize | None = None) -> ReplayBatch:
         """Return the given episodes as one batch."""
         groups = buckets(np.array([len(episode.ids) for episode in episodes]), most=self.max_tokens)
-        packs, n_states = [], []
+        packs, n_states, longest = [], [], []
         for group in groups:
             chosen = [episodes[i] for i in group]
             ahead = [self._ahead(len(episode.actions)) for episode in chosen]
             states = pack([e.ids for e in chosen], [e.lengths[:-1].astype(np.int64) - 1 for e in chosen])
             following = [e.lengths[a].astype(np.int64) - 1 for e, a in zip(chosen, ahead, strict=True)]
             n_states.append(len(states.row))
+            longest.append(max(len(episode.actions) for episode in chosen))
             packs.append(
                 pack_to_device(
                     Packed(
@@ -192,7 +199,7 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
                 )
             )
         ordered = [episodes[i] for group in groups for i in group]
-        returns = [self._returns(episode) for episode in ordered]
+        returns = [self._returns(episode, env) for episode in ordered]
         return ReplayBatch(
             packs,
             n_states,
@@ -202,20 +209,27 @@ class EpisodeReplayBuffer(EpisodeKeeper, ReplayBuffer):
             stack_masks([e.masks[self._ahead(len(e.actions))] for e in ordered], self.device),
             to_device(np.concatenate([np.arange(len(e.actions), 0, -1) for e in ordered]), self.device),
             None if self.n_steps == 1 else stack_masks([e.masks[:-1] for e in ordered], self.device),
+            longest,
         )
 
     def _ahead(self, count: int) -> np.ndarray:
         """Return (T,) the index of the state that each return bootstraps from."""
         return np.minimum(np.arange(count) + self.n_steps, count)
 
-    def _returns(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+    def _returns(self, episode: Episode, env: VecNormalize | None) -> tuple[np.ndarray, np.ndarray]:
         """Return (T,) n-step rewards and (T,) discounts of the state they bootstrap from."""
-        count = len(episode.actions)
+        count, rewards = len(episode.actions), self._normalize_reward(episode.rewards, env)
         ahead = self._ahead(count)
         total = np.zeros(count, np.float32)
         for k in range(min(self.n_steps, count)):
-            total[: count - k] += np.float32(self.gamma**k) * episode.rewards[k:]
+            total[: count - k] += np.float32(self.gamma**k) * rewards[k:]
         discounts = (self.gamma ** (ahead - np.arange(count))).astype(np.float32)
         if episode.terminated:
             discounts[ahead == count] = 0.0
         return total, discounts
+
+
+def split_states(rows: Tensor, n_states: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the rows (N, D) of states and those of next states, which alternate pack by pack in (2 N, D)."""
+    parts = rows.split([n for n in n_states for _ in range(2)])
+    return torch.cat(parts[::2]), torch.cat(parts[1::2])

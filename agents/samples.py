@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from .algorithm import attribute
 from .buffers import context_length
-from .checkpoint import write_whole
+from .checkpoint import write_text
 from .on_policy import check_sizes
 from .policies import token_sizes
 
@@ -187,8 +187,4 @@ def _continue_samples(path: Path, steps: int) -> None:
         if step <= steps:
             kept.append(line)
     if len(kept) < len(lines):
-        write_whole(path, lambda temporary: _write_lines(temporary, kept))
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(lines), encoding="utf-8")
+        write_text(path, "".join(kept))

@@ -114,13 +114,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_advice() -> Iterator[None]:
-    """Say what to lower where memory runs out; the exception keeps its type."""
+    """Say what to lower where memory runs out; the exception keeps its type, numpy's is a plain MemoryError."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise type(error)(
+        kind = MemoryError if isinstance(error, MemoryError) else type(error)  # numpy's takes no message
+        raise kind(
             f"out of memory ({error}). In updates, lower micro_batch_size (tokens of one forward and backward; the "
             "gradient stays the same) or batch_size, or set policy_kwargs' gradient_checkpointing=True, "
             "dtype='bfloat16' or lora=8; in rollouts, use fewer environments or shorter texts"

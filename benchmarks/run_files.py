@@ -10,7 +10,7 @@ from typing import Any
 
 from stable_baselines3.common.logger import Logger, make_output_format
 
-from agents.checkpoint import CheckpointError, write_whole
+from agents.checkpoint import CheckpointError, write_text
 from agents.runs import checkpoints, resume, steps_of
 
 from .errors import UserError
@@ -103,7 +103,7 @@ def remember(options: argparse.Namespace) -> None:
     """Write down what a run is, so that only the same goes on with its checkpoints."""
     if options.checkpoint is not None:
         text = json.dumps(_definition(options), indent=1)
-        write_whole(options.checkpoint / _RUN, lambda path: _write(path, text))
+        write_text(options.checkpoint / _RUN, text)
 
 
 def _begun_before(options: argparse.Namespace) -> bool:
@@ -158,7 +158,3 @@ def logger(folder: Path, steps: int) -> Logger:
     """Return a logger for TensorBoard and CSV; a run that goes on after some steps has a table of its own."""
     suffix = f"-{steps}" if steps else ""
     return Logger(str(folder), [make_output_format(kind, str(folder), suffix) for kind in ("csv", "tensorboard")])
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

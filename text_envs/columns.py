@@ -42,7 +42,7 @@ class Columns:
                     f"{values.shape[1:]}, and of shape {kept.shape[1:]} before; pad them to one shape"
                 )
             if values.dtype != kept.dtype:
-                kept = kept.astype(_common(kept.dtype, values.dtype), copy=False)
+                kept = kept.astype(_common(kept, values), copy=False)
             kept[where] = values
             self._values[name] = kept
 
@@ -64,7 +64,16 @@ def take(details: Mapping[str, Any], at: NDArray[np.intp]) -> dict[str, Any]:
     return taken
 
 
-def _common(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a type that keeps the values of both, as Python objects where they are numbers and texts."""
-    alike = one.kind == other.kind or {one.kind, other.kind} <= set("biuf")
-    return np.result_type(one, other) if alike else np.dtype(object)
+def _common(one: NDArray[Any], other: NDArray[Any]) -> np.dtype[Any]:
+    """Return a type that keeps the values of both, as Python objects where no other one does."""
+    kinds = {one.dtype.kind, other.dtype.kind}
+    if len(kinds) > 1 and not kinds <= set("biuf"):
+        return np.dtype(object)
+    common = np.result_type(one.dtype, other.dtype)
+    rounded = common.kind == "f" and any(_is_large(values) for values in (one, other))
+    return np.dtype(object) if rounded else common
+
+
+def _is_large(values: NDArray[Any]) -> bool:
+    """Return whether there are integers that a float rounds."""
+    return values.dtype.kind in "iu" and values.size > 0 and bool(values.min() < -(2**53) or values.max() > 2**53)

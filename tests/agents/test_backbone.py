@@ -173,10 +173,64 @@ def test_compiling_changes_no_number_and_takes_any_shape(monkeypatch: pytest.Mon
         assert not torch.allclose(again.hidden(ids), plain.hidden(ids), atol=1e-3)
 
 
+def test_running_out_of_memory_is_no_property_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **keywords: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    backbone = build(GPT2)
+    monkeypatch.setattr(CacheDecoder, "advance", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        check_cache(backbone)
+    for owner, name in ((Backbone, "hidden"), (torch.autograd, "grad")):
+        with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+            patch.setattr(owner, name, fail)
+            build(GPT2)
+
+
 def test_lora_without_the_named_layers_lists_those_there_are() -> None:
     for config, layers in ((LLAMA, "down_proj.*q_proj"), (GPT2, "c_attn.*c_proj")):
         with pytest.raises(ValueError, match=rf"does not fit .*linear layers are \[.*{layers}.*W_pack"):
             build(config, lora=LoraConfig(r=2, target_modules=["W_pack"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bias": "all"}, "bias='all', which trains biases of the base.*bias='none'"),
+        ({"bias": "lora_only"}, "bias='lora_only', which trains biases of the base"),
+        (
+            {"target_modules": ["c_attn", "lm_head"]},
+            r"names the output layer 'lm_head'.*modules_to_save=\['lm_head'\]",
+        ),
+    ],
+)
+def test_lora_that_would_not_stay_in_its_adapters_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(GPT2, lora=LoraConfig(r=2, **{"target_modules": ["c_attn"], **options}))
+
+
+@pytest.mark.parametrize(
+    ("config", "module"), [(LLAMA, "lm_head"), (LLAMA, "norm"), (GPT2, "wte"), (GPT2, "lm_head")]
+)
+def test_modules_that_lora_trains_whole_are_switched_off_and_exported(
+    config: PreTrainedConfig, module: str, tmp_path: Path
+) -> None:
+    layers = ["q_proj"] if config is LLAMA else ["c_attn"]
+    backbone = build(config, lora=LoraConfig(r=2, target_modules=layers, modules_to_save=[module]))
+    ids = torch.arange(10)[None]
+    before = backbone.scores(backbone.hidden(ids)).detach()
+    trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    with torch.no_grad(), backbone.weights_fixed():
+        for parameter in trained:
+            parameter.add_(torch.randn_like(parameter))
+        after = backbone.scores(backbone.hidden(ids))
+        with backbone.adapters_off():
+            assert torch.equal(backbone.scores(backbone.hidden(ids)), before)
+        assert torch.equal(backbone.scores(backbone.hidden(ids)), after) and not torch.equal(before, after)
+    assert all(parameter.requires_grad for parameter in trained)
+    backbone.merged().save_pretrained(tmp_path)
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits.detach()
+    torch.testing.assert_close(exported, after, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"lora": 2}, {"frozen": True}, {"lora": 2, "dtype": "bfloat16"}])

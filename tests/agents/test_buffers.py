@@ -1,12 +1,15 @@
 """Buffers keep what happened, once."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import stable_baselines3
-from stable_baselines3.common.buffers import ReplayBuffer
+import torch
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents import DQN, PPO
 from agents.replay import EpisodeReplayBuffer
@@ -41,6 +44,17 @@ def test_fragments_cover_the_rollout_and_carry_their_context(vector_env: Callabl
     assert sorted(np.concatenate([b.transition.numpy() for b in batches])) == list(range(120))
     for batch in batches:
         assert (batch.actions.numpy() == buffer.actions.reshape(-1)[batch.transition]).all()
+
+
+def test_passes_without_a_gradient_are_of_the_size_asked_for(vector_env: Callable) -> None:
+    model = PPO("TransformerPolicy", vector_env(3), n_steps=40, seed=0, device="cpu")
+    _, callback = model._setup_learn(120)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 40)
+    buffer = model.rollout_buffer
+    sizes = [len(fragment.transition) for fragment in buffer.fragments]
+    batches = [batch.transition.numpy() for batch in buffer.in_order(15)]
+    assert sorted(np.concatenate(batches)) == list(range(120))
+    assert len(batches) <= 8 and max(map(len, batches)) < 15 + max(sizes)
 
 
 def test_gae_is_recomputed_independently(vector_env: Callable) -> None:
@@ -83,6 +97,27 @@ def test_a_time_limit_is_bootstrapped(vector_env: Callable) -> None:
     terminated, truncated = (buffer.batch([episode]) for episode in buffer.episodes)
     assert terminated.discounts.tolist() == [0.0] and truncated.discounts.tolist() == [1.0]
     assert truncated.packs[0].position.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "stock"), [(1, ReplayBuffer), (3, partial(NStepReplayBuffer, n_steps=3, gamma=0.9))]
+)
+def test_rewards_are_normalised_as_in_stock_buffers(
+    token_env: type, n_steps: int, stock: Callable[..., ReplayBuffer]
+) -> None:
+    env = VecNormalize(DummyVecEnv([token_env]), norm_obs=False, gamma=0.9)
+    model = DQN("TransformerQPolicy", env, n_steps=n_steps, gamma=0.9, learning_starts=50, seed=0, device="cpu")
+    ours, theirs = model.replay_buffer, stock(400, env.observation_space, env.action_space, device="cpu")
+    add, sample, asked = ours.add, ours.sample, []
+    ours.add = lambda *step: (add(*step), theirs.add(*step))
+    ours.sample = lambda size, env=None: asked.append(env) or sample(size, env)
+    model.learn(200)
+    assert asked and all(given is env for given in asked)
+    mine = torch.cat([ours.batch([episode], env).rewards for episode in ours.episodes])
+    expected = theirs._get_samples(np.arange(ours.size()), env).rewards.flatten()
+    torch.testing.assert_close(mine, expected)
+    raw = torch.cat([ours.batch([episode]).rewards for episode in ours.episodes])
+    assert not torch.allclose(mine, raw, atol=0.1)
 
 
 def test_replay_memory_is_a_small_part_of_a_stock_buffers(token_env: type) -> None:

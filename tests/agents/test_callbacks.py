@@ -206,19 +206,33 @@ class StopAt(BaseCallback):
         return self.num_timesteps < 40
 
 
-@pytest.mark.parametrize("name", ["GRPO", "DQN"])
+class Shown(BaseCallback):
+    """Sees that the agent reads what the environment shows."""
+
+    def _on_rollout_start(self) -> None:
+        shown = np.stack([env.unwrapped._observe() for env in self.training_env.env.envs])
+        np.testing.assert_array_equal(self.model._last_obs, shown)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", ["PPO", "GRPO", "DQN"])
 def test_a_stop_within_a_rollout_is_saved_and_begins_new_episodes(
     name: str, vector_env: Callable, tmp_path: Path
 ) -> None:
-    if name == "GRPO":
+    if name == "PPO":
+        model = PPO("TransformerPolicy", vector_env(4), n_steps=6, **SMALL)
+    elif name == "GRPO":
         model = GRPO("TransformerPolicy", vector_env(4), n_steps=6, group_size=2, **SMALL)
     else:
         model = DQN("TransformerQPolicy", vector_env(4), learning_starts=8, **SMALL)
     model.learn(400, callback=[StopAt(), Checkpoint(tmp_path)])
     again = resume(tmp_path, device="cpu")
     assert again.num_timesteps == 40 and again._last_obs is None
-    again.learn(100, reset_num_timesteps=False)  # GRPO refuses rows of a group that are at different prompts
-    assert again.num_timesteps >= 140
+    for stopped in (again, model):
+        stopped.learn(100, callback=Shown(), reset_num_timesteps=False)  # GRPO refuses groups of different prompts
+        assert stopped.num_timesteps >= 140
 
 
 def test_training_stops_at_a_score(vector_env: Callable, capsys: pytest.CaptureFixture) -> None:

@@ -129,6 +129,20 @@ def test_actions_log_probabilities_and_entropies_go_together() -> None:
     assert present.gather(1, sampled).all()
 
 
+def test_masks_may_be_numbers() -> None:
+    made = policy().float()
+    obs = torch.as_tensor(observations())
+    legal = (obs[:, L:].reshape(-1, K, C) != V).any(2)
+    legal[:, 0] = False
+    actions, numbers = legal.long().argmax(1), legal.float()  # sb3-contrib's buffer keeps numbers
+    for mine, other in zip(
+        made.evaluate_actions(obs, actions, numbers), made.evaluate_actions(obs, actions, legal), strict=True
+    ):
+        assert torch.equal(mine, other)
+    probabilities = made.get_distribution(obs, numbers).distribution.probs
+    assert (probabilities[~legal] == 0).all() and torch.allclose(probabilities.sum(1), torch.ones(len(obs)))
+
+
 def test_the_first_policy_is_the_priors() -> None:
     torch.manual_seed(0)
     spaces_ = CandidateEnv.observation_space, CandidateEnv.action_space, lambda _: 1e-3

@@ -233,6 +233,7 @@ def test_warm_up_draws_from_the_reference(vector_env: Callable) -> None:
     stir(model)
     _, callback = model._setup_learn(400)
     prior = model.reference_policy.step_log_probs(torch.as_tensor(model._last_obs)).exp().mean(0)
+    model.q_net.reader.last_hidden = None  # the network is not asked
     actions, _ = model._sample_action(10**9, n_envs=400)
     np.testing.assert_allclose(np.bincount(actions, minlength=7) / 400, prior, atol=0.07)
 
@@ -280,6 +281,29 @@ def test_the_loss_equals_a_loop_over_single_contexts(vector_env: Callable, top_k
     loss = model.loss(model.replay_buffer.batch(list(model.replay_buffer.episodes)))
     assert len(losses) > 50
     torch.testing.assert_close(loss, torch.stack(losses).mean(), rtol=0, atol=1e-5)
+
+
+def test_soft_returns_read_each_context_once(vector_env: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(
+        vector_env,
+        exploration="reference",
+        reference="initial",
+        n_steps=50,
+        learning_starts=10**9,
+        policy_kwargs={"lora": 2},
+    )
+    model.learn(120)
+    batch = model.replay_buffer.batch(list(model.replay_buffer.episodes))
+    readers = (model.q_net.reader, model.q_net_target.reader, *model.reference_policy._readers)
+    reads: list[int] = []
+    for number, reader in enumerate(readers):
+        read = reader.packed_hidden
+        reader.packed_hidden = lambda packs, number=number, read=read: reads.append(number) or read(packs)
+    steps: list[int] = []
+    monkeypatch.setattr("agents.dqn.later_charges", lambda *given: steps.append(given[2]) or later_charges(*given))
+    model.loss(batch)
+    assert sorted(reads) == [0, 1, 2]
+    assert steps == [max(len(episode.actions) for episode in model.replay_buffer.episodes)]
 
 
 def test_it_learns_with_a_reference(vector_env: Callable) -> None:

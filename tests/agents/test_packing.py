@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.packing import buckets, minibatches, pack
+from agents.packing import buckets, minibatches, pack, stretches
 
 sizes = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(np.array)
 
@@ -24,6 +24,16 @@ def test_minibatches_differ_from_epoch_to_epoch_and_repeat_with_the_seed() -> No
     first, second = (np.concatenate(minibatches(np.ones(50, int), 10, rng)) for _ in range(2))
     again = np.concatenate(minibatches(np.ones(50, int), 10, np.random.default_rng(0)))
     assert (first != second).any() and (first == again).all()
+
+
+@given(sizes, st.integers(1, 100))
+def test_stretches_are_a_partition_in_order_of_about_the_wanted_size(sizes: np.ndarray, wanted: int) -> None:
+    groups = stretches(sizes, wanted)
+    assert np.concatenate(groups).tolist() == list(range(len(sizes)))
+    totals = [sizes[group].sum() for group in groups]
+    assert all(total < wanted + sizes.max() for total in totals)
+    assert len(groups) <= -(-sizes.sum() // wanted)
+    assert stretches(np.array([]), wanted) == []
 
 
 @given(sizes, st.floats(0, 2), st.integers(1, 200))

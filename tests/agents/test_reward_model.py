@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -166,6 +167,18 @@ def test_every_kind_of_model_is_trained_and_loaded(tmp_path: Path, config: Any, 
     heads = {name for name in changed if name.startswith(("score", "classifier"))}
     assert heads and (changed == heads) == (options == {"frozen": True})
     assert before.network.state_dict().keys() == after.network.state_dict().keys()
+
+
+def test_modules_that_lora_trains_whole_are_saved(tmp_path: Path) -> None:
+    scorer = new_scorer(TINY, Letters())
+    scorer.restrict(LoraConfig(r=2, target_modules=["c_attn"], modules_to_save=["ln_f"]), frozen=False)
+    with torch.no_grad():
+        for parameter in scorer.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    scorer.save(tmp_path)
+    texts = ["abcd", "ddb"]
+    assert load_scorer(tmp_path).score(texts) == pytest.approx(scorer.score(texts), rel=1e-4, abs=1e-4)
 
 
 def test_what_is_loaded_scores_like_what_was_trained(tmp_path: Path) -> None:

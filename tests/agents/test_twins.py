@@ -195,7 +195,7 @@ def test_one_step_batch_equals_stock_dqn_train(token_env: type) -> None:
         obs = env.reset()[0] if terminated else next_obs
     assert isinstance(ours.replay_buffer, EpisodeReplayBuffer)
     count = ours.replay_buffer.size()
-    ours.replay_buffer.sample = lambda size: ours.replay_buffer.batch(list(ours.replay_buffer.episodes))
+    ours.replay_buffer.sample = lambda size, env=None: ours.replay_buffer.batch(list(ours.replay_buffer.episodes))
     whole = np.arange(count)
     theirs.replay_buffer.sample = lambda size, env=None: theirs.replay_buffer._get_samples(whole)
     for model in (ours, theirs):

@@ -16,13 +16,30 @@ def test_rows_keep_theirs_until_they_begin_again():
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("to", "a longer text"), (1, 2.5), (True, 7), ([1, 2], [0.5, 1.5]), (3, "three"), ("three", None)],
+    [
+        ("to", "a longer text"),
+        (1, 2.5),
+        (True, 7),
+        ([1, 2], [0.5, 1.5]),
+        (3, "three"),
+        ("three", None),
+        (2**60 + 1, 0.5),
+        (-1, 2**63 + 1),
+    ],
 )
 def test_a_column_keeps_values_that_need_more_room_than_those_before(first, second):
     columns = Columns(2, "Told")
     columns.keep({"told": np.array([first, first])}, slice(None))
     columns.keep({"told": np.array([second])}, np.array([1]))
     assert columns.of(slice(None))["told"].tolist() == [first, second]
+
+
+@pytest.mark.parametrize(("first", "second", "kind"), [(1, 2.5, "f"), (2**60 + 1, 2.5, "O"), (1, "one", "O")])
+def test_numbers_stay_numbers_unless_they_would_be_rounded(first, second, kind):
+    columns = Columns(1, "Told")
+    for value in (first, second):
+        columns.keep({"told": np.array([value])}, slice(None))
+    assert columns.of(slice(None))["told"].dtype.kind == kind
 
 
 def test_a_column_has_one_shape():
