@@ -353,15 +353,18 @@ class Backbone(nn.Module):
             )
 
     def _check_adapted(self) -> None:
-        """Refuse an adapter on the output layer, whose weight is read past it."""
+        """Refuse an adapter on the output layer, whose weight is read past it, or on embeddings that share it."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        if isinstance(self.head, BaseTunerLayer):
-            (name,) = (name for name, module in self.model.named_modules() if module is self.head)
-            raise ValueError(
-                f"lora names the output layer {name!r}, on which an adapter would have no effect; leave it out of "
-                f"target_modules, or train it whole: peft.LoraConfig(..., modules_to_save=[{name!r}])"
-            )
+        layers = [self.head, *([self.model.get_input_embeddings()] if _is_tied(self.model) else [])]
+        for name, module in self.model.named_modules():
+            if isinstance(module, BaseTunerLayer) and any(module is layer for layer in layers):
+                where = "the output layer" if module is self.head else "embeddings that are the output layer, too,"
+                raise ValueError(
+                    f"lora names {where} {name!r}, on which an adapter would have no effect when the next token is "
+                    f"scored; leave it out of target_modules, or train it whole: peft.LoraConfig(..., "
+                    f"modules_to_save=[{name.rpartition('.')[2]!r}])"
+                )
 
     def _checkpoint_layers(self) -> None:
         """Let every layer be computed again in the backward pass, Chen et al. 2016, arXiv:1604.06174.
@@ -394,7 +397,7 @@ def add_lora(model: PreTrainedModel, lora: int | Any) -> None:
         lora: a rank, or a `peft.LoraConfig`.
 
     Raises:
-        ValueError: if it names no layer of the model, or trains biases, which would stay with the adapters off.
+        ValueError: if it names no layer of the model, or trains what is no adapter of a whole layer.
     """
     try:
         from peft import LoraConfig
@@ -410,6 +413,11 @@ def add_lora(model: PreTrainedModel, lora: int | Any) -> None:
         raise ValueError(
             f"lora has bias={config.bias!r}, which trains biases of the base model itself, so that the policy "
             "without its adapters (reference='initial') would move too; give peft.LoraConfig(..., bias='none')"
+        )
+    if getattr(config, "trainable_token_indices", None):
+        raise ValueError(
+            f"lora has trainable_token_indices={config.trainable_token_indices!r}, which the output layer would "
+            "not follow; train the embeddings whole: peft.LoraConfig(..., modules_to_save=[...])"
         )
     linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})
     try:

@@ -202,6 +202,11 @@ def test_lora_without_the_named_layers_lists_those_there_are() -> None:
             {"target_modules": ["c_attn", "lm_head"]},
             r"names the output layer 'lm_head'.*modules_to_save=\['lm_head'\]",
         ),
+        (
+            {"target_modules": ["wte"]},
+            r"embeddings that are the output layer, too, '.*wte'.*modules_to_save=\['wte'\]",
+        ),
+        ({"trainable_token_indices": [1, 2]}, r"trainable_token_indices=\[1, 2\].*modules_to_save"),
     ],
 )
 def test_lora_that_would_not_stay_in_its_adapters_is_refused(options: dict, message: str) -> None:
