@@ -313,6 +313,17 @@ def test_a_suites_own_sections_come_first_and_into_the_readme(folder, tmp_path, 
     document = assembly.make(scores.load(folder), folder)
     assert [section.title for section in document.sections[:2]] == ["Ours", "Summary"]
     assert "45 rows of our own" in document.readme() and "SB3" not in document.readme()
+    assert [figure.name for figure in document.figures()][:2] == ["summary", "profiles"]
+    assert "Learning curves" in [section.title for section in document.sections]
+
+
+def test_a_suite_that_draws_its_runs_has_no_curve_of_each_task(tmp_path, make_row):
+    rows = [make_row(e, 0, 0.5, suite="sweeps") for e in suites.get("sweeps").experiments]
+    curve = [(1000, 1.0, 0.5, 0.5), (2000, 2.0, 0.5, 0.5)]
+    store(tmp_path, [{**row, "curve": curve if row["steps"] else []} for row in rows])
+    document = assembly.make(scores.load(tmp_path), tmp_path)
+    assert "Learning curves" not in [section.title for section in document.sections]
+    assert not [figure.name for figure in document.figures() if figure.name.startswith("curve-")]
 
 
 def test_each_task_has_a_part_with_its_texts(folder):
