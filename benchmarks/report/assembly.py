@@ -36,9 +36,7 @@ def make(results: Results, folder: Path) -> Document:
     seconds = sum(row["wall_seconds"] for row in results.rows)
     added = tuple(_added(results, look))
     shown = any(table.in_readme for section in added for table in section.tables)
-    drawn = any(
-        section.figures for section in added
-    )  # a suite that draws its runs itself needs no curve of each task
+    drawn = any(section.figures for section in added)  # then a curve of each task would say it again
     scored = (
         (
             summary.summary(results, look, in_readme=not shown),

@@ -80,8 +80,7 @@ def sweep(
     """
     with drawing(name, 4.1, 3.2) as (canvas, axes):
         for agent, curve in curves.items():
-            axes.fill_between(curve.x, curve.low, curve.high, color=look[agent].light, alpha=0.16, linewidth=0)
-            _draw_line(axes, curve.x, curve.mean, look[agent], agent)
+            _draw_curve(axes, agent, curve, look[agent], markevery=None)
         axes.set_title(title)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
@@ -297,9 +296,9 @@ def reliability(
         return Figure(name, as_svg(canvas), alt, caption)
 
 
-def _draw_curve(axes: Axes, agent: str, curve: Curve, ink: Ink) -> None:
+def _draw_curve(axes: Axes, agent: str, curve: Curve, ink: Ink, markevery: float | None = 0.22) -> None:
     axes.fill_between(curve.x, curve.low, curve.high, color=ink.light, alpha=0.16, linewidth=0)
-    _draw_line(axes, curve.x, curve.mean, ink, agent, markevery=0.22)
+    _draw_line(axes, curve.x, curve.mean, ink, agent, markevery)
 
 
 def _draw_line(axes: Axes, x: Reals, y: Reals, ink: Ink, agent: str, markevery: float | None = None) -> None:
