@@ -1,6 +1,6 @@
 """Any Hugging Face causal language model as: token ids -> hidden states -> scores of the actions.
 
-LoRA and precision live here, loading in `models.py`, value heads and sampling in `policies.py`.
+Precision lives here, loading in `models.py`, LoRA in `adapters.py`, value heads and sampling in `policies.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from transformers import Cache, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .activations import fuse_activations
+from .adapters import add_lora, is_tied, merge_adapters, refuse_adapted_head, without_adapters
 from .checkpoint import CheckpointError, weights_hash
 from .models import ModelSpec, address, as_dtype, load_model, tiny_config
 from .updates import is_out_of_memory
@@ -109,7 +110,7 @@ class Backbone(nn.Module):
             self.source, self._base_hash = address(source), weights_hash(self.model)
         if spec.lora is not None:
             add_lora(self.model, spec.lora)
-            self._check_adapted()
+            refuse_adapted_head(self.model)
         self.language_head: nn.Linear | None = None
         if fresh_head:
             self._replace_head()
@@ -221,19 +222,9 @@ class Backbone(nn.Module):
             return nullcontext()
         return torch.autocast(next(self.model.parameters()).device.type, dtype=self.dtype)
 
-    @contextmanager
-    def adapters_off(self) -> Iterator[None]:
+    def adapters_off(self) -> AbstractContextManager:
         """Run the base model without its LoRA adapters, without a second copy in memory."""
-        from peft.utils import ModulesToSaveWrapper
-
-        self.model.disable_adapters()
-        try:
-            yield
-        finally:
-            self.model.enable_adapters()
-            for module in self.model.modules():
-                if isinstance(module, ModulesToSaveWrapper):  # transformers switches these off, but not on again
-                    module.enable_adapters(True)
+        return without_adapters(self.model)
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch dropout on only if it was asked for (the models' own defaults are 0.1)."""
@@ -244,7 +235,7 @@ class Backbone(nn.Module):
         model = copy.deepcopy(self.model)
         if self.has_lora:
             model = merge_adapters(model)
-        model.config.tie_word_embeddings = _is_tied(model)
+        model.config.tie_word_embeddings = is_tied(model)
         return model.float()
 
     def window(self) -> int | None:
@@ -352,20 +343,6 @@ class Backbone(nn.Module):
                 f"gradient {ahead.abs().max().item():.3g}); use a causal language model, such as GPT-2 or Llama"
             )
 
-    def _check_adapted(self) -> None:
-        """Refuse an adapter on the output layer, whose weight is read past it, or on embeddings that share it."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        layers = [self.head, *([self.model.get_input_embeddings()] if _is_tied(self.model) else [])]
-        for name, module in self.model.named_modules():
-            if isinstance(module, BaseTunerLayer) and any(module is layer for layer in layers):
-                where = "the output layer" if module is self.head else "embeddings that are the output layer, too,"
-                raise ValueError(
-                    f"lora names {where} {name!r}, on which an adapter would have no effect when the next token is "
-                    f"scored; leave it out of target_modules, or train it whole: peft.LoraConfig(..., "
-                    f"modules_to_save=[{name.rpartition('.')[2]!r}])"
-                )
-
     def _checkpoint_layers(self) -> None:
         """Let every layer be computed again in the backward pass, Chen et al. 2016, arXiv:1604.06174.
 
@@ -389,55 +366,11 @@ class Backbone(nn.Module):
         self.model.config.tie_word_embeddings = False
 
 
-def add_lora(model: PreTrainedModel, lora: int | Any) -> None:
-    """Add adapters on every linear layer but the output, Hu et al. 2021, arXiv:2106.09685.
-
-    Args:
-        model: only its adapters are trained from then on.
-        lora: a rank, or a `peft.LoraConfig`.
-
-    Raises:
-        ValueError: if it names no layer of the model, or trains what is no adapter of a whole layer.
-    """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise ImportError(f"lora={lora!r} needs peft; install text-envs[lora]") from error
-    config: Any = lora
-    if isinstance(lora, bool) or not isinstance(lora, int | LoraConfig) or lora == 0:
-        raise TypeError(f"lora={lora!r}; give a rank of at least 1, a peft.LoraConfig, or None")
-    if isinstance(lora, int):
-        kind = "SEQ_CLS" if type(model).__name__.endswith("ForSequenceClassification") else None
-        config = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type=kind)
-    if config.bias != "none":
-        raise ValueError(
-            f"lora has bias={config.bias!r}, which trains biases of the base model itself, so that the policy "
-            "without its adapters (reference='initial') would move too; give peft.LoraConfig(..., bias='none')"
-        )
-    if getattr(config, "trainable_token_indices", None):
-        raise ValueError(
-            f"lora has trainable_token_indices={config.trainable_token_indices!r}, which the output layer would "
-            "not follow; train the embeddings whole: peft.LoraConfig(..., modules_to_save=[...])"
-        )
-    linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})
-    try:
-        model.add_adapter(config)
-    except ValueError as error:
-        raise ValueError(
-            f"lora does not fit {type(model).__name__}, whose linear layers are {linear}: {error} "
-            "Name some of them: lora=peft.LoraConfig(r=8, target_modules=[...])"
-        ) from error
-
-
 def _recomputed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
     """Call a layer's forward, keeping only its inputs where a gradient is wanted."""
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's, transposed
 
 
 def is_close(left: Tensor, right: Tensor) -> bool:
@@ -480,29 +413,3 @@ def _expect_same_base(backbone: Backbone, state: dict[str, Any], prefix: str, *u
         )
     own = dict(backbone.named_parameters(remove_duplicate=False))
     state.update({prefix + name: own[name].detach() for name in backbone._base_names})
-
-
-def _is_tied(model: PreTrainedModel) -> bool:
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
-
-
-def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
-    """Fold every adapter into its layer, and put plain layers and trained copies in their places."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils import ModulesToSaveWrapper
-
-    model.float()
-    for name, layer in reversed(list(model.named_modules())):  # what lies within a copy before the copy
-        if isinstance(layer, BaseTunerLayer):
-            layer.merge()
-            plain = layer.get_base_layer()
-        elif isinstance(layer, ModulesToSaveWrapper):
-            plain = layer.modules_to_save[layer.active_adapters[0]]
-        else:
-            continue
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, plain)
-    model._hf_peft_config_loaded = False
-    if hasattr(model, "peft_config"):
-        del model.peft_config
-    return model

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from .backbone import FreshCache, add_lora, cache_input, is_close, merge_adapters
+from .adapters import add_lora, merge_adapters
+from .backbone import FreshCache, cache_input, is_close
 from .checkpoint import CheckpointError
 from .export import fast_tokenizer
 from .models import ModelSource, load_model, locate
