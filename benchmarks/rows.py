@@ -88,6 +88,20 @@ def read_rows(path: Path, fields: Mapping[str, type] = _KEY) -> list[Row]:
     return rows
 
 
+def names(row: Row) -> tuple[str, str]:
+    """Return (task, agent)."""
+    return row["experiment"]["task"], row["experiment"]["agent"]
+
+
+def by_task_and_agent(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Return the rows of each agent on each task, in the order in which they come."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        task, agent = names(row)
+        found.setdefault(task, {}).setdefault(agent, []).append(row)
+    return found
+
+
 class RowWriter:
     """Appends rows, one write and one fsync each; made by `open_for_append`."""
 
@@ -170,17 +184,3 @@ def _append(path: Path, content: bytes) -> None:
 
 def _warn(text: str) -> None:
     warnings.warn(text, RowWarning, stacklevel=3)
-
-
-def names(row: Row) -> tuple[str, str]:
-    """Return (task, agent)."""
-    return row["experiment"]["task"], row["experiment"]["agent"]
-
-
-def by_task_and_agent(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Return the rows of each agent on each task, in the order in which they come."""
-    found: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        task, agent = names(row)
-        found.setdefault(task, {}).setdefault(agent, []).append(row)
-    return found
