@@ -134,7 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--mode", choices=("sampled", "greedy"), default="sampled",
                          help="which evaluation to compare (default: sampled)")  # fmt: skip
     compare.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file too")
-    compare.add_argument("--fail-on-worse", action="store_true", help="exit with 1 if anything became worse")
+    compare.add_argument("--fail-on-worse", action="store_true", help="exit with 1 if anything became worse, "
+                         "or had too few seeds to be judged")  # fmt: skip
     compare.set_defaults(command=_compare)
 
     commands.add_parser("speed", help="side-by-side timings against stock SB3 and others", add_help=False)
@@ -216,13 +217,18 @@ def _speed(arguments: Sequence[str]) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     from . import suites
+    from .scores import many
 
     if options.suite is None:
         width = max(map(len, suites.NAMES))
         for name in suites.NAMES:
-            suite = suites.get(name)
-            size = f"{len(suite.experiments):>3} experiments x {suite.seeds} seeds"
-            print(f"{name:<{width}} {size}  {suite.description}")
+            try:
+                suite = suites.get(name)
+            except ModuleNotFoundError as error:
+                print(f"{name:<{width}} needs {error.name}: pip install 'text-envs[all]'")
+                continue
+            size = f"{len(suite.experiments):>3} experiments x {many(suite.seeds, 'seed')}"
+            print(f"{name:<{width}} {size:<28}  {suite.description}")
         return 0
     for experiment in suites.get(options.suite).experiments:
         print(
@@ -310,7 +316,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.json is not None:
         write_text(options.json, json.dumps(comparison.as_dict(), indent=1) + "\n")
     compare.show(comparison, Console())
-    return 1 if options.fail_on_worse and comparison.count("worse") else 0
+    return 1 if options.fail_on_worse and (comparison.count("worse") or comparison.count("too few seeds")) else 0
 
 
 if __name__ == "__main__":

@@ -293,13 +293,17 @@ def _summary(comparison: Comparison) -> Iterable[str]:
     worse, better, identical = (comparison.count(verdict) for verdict in ("worse", "better", "identical"))
     count = len(comparison.changes)
     experiments = f"{count} {'experiment' if count == 1 else 'experiments'} ({comparison.mode} actions)"
-    if worse or better:
+    unknown = comparison.count("too few seeds")
+    if unknown == count:
+        yield f"Not known whether anything changed: none of {experiments} could be judged."
+    elif worse or better:
         yield f"{worse + better} of {experiments} changed beyond noise: {worse} worse, {better} better."
     else:
-        yield f"Nothing changed beyond noise in {experiments}."
+        judged = f", of those that could be judged ({count - unknown})" if unknown else ""
+        yield f"Nothing changed beyond noise in {experiments}{judged}."
     if identical:
         yield f"Identical to the last digit: {identical}."
-    if unknown := comparison.count("too few seeds"):
+    if unknown:
         yield f"Not judged: {unknown}. A test needs {LEAST_SEEDS} seeds of both runs, better {FEW_SEEDS}."
     fewest = min((min(c.seeds) for c in comparison.changes if c.p_value is not None), default=FEW_SEEDS)
     if fewest < FEW_SEEDS:

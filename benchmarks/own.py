@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import traceback
@@ -53,16 +54,32 @@ def as_agent(made: Any, factory: str) -> Any:
     """Return what a factory made as an agent: with a `predict`, and perhaps a `learn`.
 
     Raises:
-        TypeError: if it is neither an agent nor a function.
+        TypeError: if it is neither an agent nor a function, or its `learn` takes no callback.
     """
     if callable(getattr(made, "predict", None)):
+        if hasattr(made, "learn") and not _takes(made.learn, 0, callback=None):
+            raise TypeError(
+                f"{factory}: {type(made).__name__}.learn{inspect.signature(made.learn)} does not take "
+                "(total_timesteps, callback=), as every SB3 algorithm does; it may ignore the callback"
+            )
         return made
     if callable(made):
         return Function(made)
     raise TypeError(
         f"{factory} returned {made!r}; an agent has predict(observations, deterministic=) and, if it learns, "
-        "learn(total_timesteps, callback=), or it is a function observation -> action"
+        "learn(total_timesteps, callback=), or it is a function of one observation that returns one action"
     )
+
+
+def _takes(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> bool:
+    """Return whether a call fits the signature of a function, as far as it has one."""
+    try:
+        inspect.signature(function).bind(*arguments, **keywords)
+    except TypeError:
+        return False
+    except ValueError:  # of a builtin
+        return True
+    return True
 
 
 def with_own(
@@ -112,24 +129,35 @@ def with_own(
 
 def options(experiment: Mapping[str, Any], suite: Suite) -> list[str]:
     """Return the options that make a suite hold an experiment as a row records it: none for one of its own."""
+    agents, envs, steps = _named(experiment, suite)
+    found = [text for own in agents for text in ("--agent", str(own))]
+    found += [text for own in envs for text in ("--env", str(own))]
+    return found if steps is None else [*found, "--steps", str(steps)]
+
+
+def repeated(experiment: Mapping[str, Any], suite: Suite) -> Suite:
+    """Return the suite that these options make."""
+    return with_own(suite, *_named(experiment, suite))
+
+
+def _named(experiment: Mapping[str, Any], suite: Suite) -> tuple[list[Named], list[Named], int | None]:
+    """Return the agents, environments and steps that a suite does not hold itself."""
     agents, envs = [], []
     added = TAG in experiment["tags"]
     if added and experiment["agent"] not in {e.agent for e in suite.experiments}:
         agents = [Named(experiment["agent"], experiment["factory"], experiment["agent_kwargs"])]
     if added and experiment["task"] not in {e.task for e in suite.experiments}:
         envs = [Named(experiment["task"], experiment["env_id"], experiment["env_kwargs"])]
-    found = [text for own in agents for text in ("--agent", str(own))]
-    found += [text for own in envs for text in ("--env", str(own))]
     names = experiment["task"], experiment["agent"]
     steps = {e.steps for e in with_own(suite, agents, envs).experiments if (e.task, e.agent) == names}
-    return found if steps == {experiment["steps"]} else [*found, "--steps", str(experiment["steps"])]
+    return agents, envs, None if steps == {experiment["steps"]} else experiment["steps"]
 
 
 def parse_agent(text: str) -> Named:
     """Return the agent that `--agent` names, after importing it.
 
     Raises:
-        UserError: if there is no such factory, or its module cannot be imported.
+        UserError: if there is no such factory, it takes other arguments, or its module cannot be imported.
     """
     agent = _parse("--agent", text, lambda path: path.partition(":")[2])
     module, _, name = agent.path.partition(":")
@@ -139,6 +167,11 @@ def parse_agent(text: str) -> Named:
     if not callable(found):
         there = "it has no" if found is None else f"{found!r} is no function: no"
         raise UserError(f"--agent {text}: {there} factory {name!r} in module {module!r}; give MODULE:FACTORY")
+    if not _takes(found, None, 0, **agent.keywords):
+        raise UserError(
+            f"--agent {text}: {agent.path}{inspect.signature(found)} does not take (env, seed"
+            f"{''.join(f', {key}=' for key in agent.keywords)}), with which it is called"
+        )
     return agent
 
 

@@ -78,7 +78,7 @@ def suite() -> Suite:
     sentiment, *others = map(rows, TASKS)
     return Suite(
         name="real",
-        description="SmolLM2-135M-Instruct on reviews, keywords and summaries: PPO, best-of-4, TRL.",
+        description="SmolLM2-135M-Instruct on reviews, keywords and summaries: PPO, best-of-4, TRL (hours).",
         experiments=(*sentiment, trl, *chain.from_iterable(others)),
         seeds=1,
         sections="benchmarks.report.real:sections",

@@ -228,8 +228,14 @@ def load(folder: Path) -> Results:
     """
     rows = {row["key"]: row for row in read_rows(folder / ROWS, RESULT)}
     if not rows:
+        failed = len(read_rows(folder / ERRORS))
         raise UserError(
-            f"{folder / ROWS} holds no rows; run a suite first: text-envs bench run quick --out {folder}"
+            f"{folder / ROWS} holds no rows; "
+            + (
+                f"{many(failed, 'trial')} failed, the tracebacks are in {folder / ERRORS}"
+                if failed
+                else f"run a suite first: text-envs bench run quick --out {folder}"
+            )
         )
     name, *others = _unique(row["suite"] for row in rows.values())
     if others:

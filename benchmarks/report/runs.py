@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import own, suites
-from ..rows import Row
+from ..rows import Row, names
 from ..scores import MODES, Results, as_json, many, number
 from .document import Cell, Section, Table, text_row
 
@@ -40,7 +40,7 @@ def what_was_run(results: Results) -> Section:
         text_row(agent, made_by, _tasks(rows, results), _either(f"{row['experiment']['steps']:,}" for row in rows))
         for (agent, made_by), rows in makers.items()
     )
-    revisions = sorted({str(row["revision"]) for row in results.rows})
+    revisions = sorted({_revision(row) for row in results.rows})
     changed = " (+: with uncommitted changes)" if "+" in "".join(revisions) else ""
     facts = (
         *(text_row("machine", machine) for machine in sorted({_machine(row) for row in results.rows})),
@@ -96,12 +96,14 @@ def _cost_row(name: str, rows: Sequence[Row]) -> tuple[Cell, ...]:
 def how_to_repeat(results: Results, folder: Path) -> Section:
     """Return the section with the commands that make the rows again, all of them and each."""
     count = max((row["seed"] for row in results.rows), default=0) + 1
-    runs = {_run(row): None for row in results.rows}
+    runs: dict[tuple[str, ...], list[Row]] = {}
+    for row in results.rows:
+        runs.setdefault(_run(row), []).append(row)
     where = _out(folder)
-    lines = [shlex.join([*run, "--seeds", str(count), "--out", where]) for run in runs]
+    lines = [shlex.join([*run, *_only(rows), "--seeds", str(count), "--out", where]) for run, rows in runs.items()]
     text = (
-        "The same seeds on the same machine and versions give the same scores. A run that was stopped goes on "
-        "where it was when the command is given again.",
+        "The same seeds on the same machine and versions give the same scores. To add what these rows lack "
+        "instead, as when a run was stopped, let --out name the folder in which they lie.",
     )
     code = "\n".join([*lines, shlex.join(["text-envs", "report", where])])
     return Section("Run it again", text, code=code, folds=(_every_row(results, folder),))
@@ -115,7 +117,7 @@ def _every_row(results: Results, folder: Path) -> Section:
             Cell(str(row["seed"])),
             Cell(_score(row)),
             Cell(duration(row["wall_seconds"])),
-            Cell(str(row["revision"])),
+            Cell(_revision(row)),
             Cell(command(row, folder), code=True),
         )
         for row in results.rows
@@ -150,6 +152,24 @@ def _run(row: Row) -> tuple[str, ...]:
     return ("text-envs", "bench", "run", name, *extra)
 
 
+def _only(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the words that pick the experiments of some rows, where they are all of one task or one agent."""
+    ran = {names(row) for row in rows}
+    tasks, agents = ({pair[i] for pair in ran} for i in range(2))
+    whole = _planned(rows[0])
+    if ran >= whole or (len(tasks) > 1 and len(agents) > 1):
+        return ()
+    task, agent = (next(iter(found)) if len(found) == 1 else "*" for found in (tasks, agents))
+    return ("--only", f"{task} / {agent}")
+
+
+def _planned(row: Row) -> set[tuple[str, str]]:
+    """Return task and agent of the experiments that a row's command would run; none where its suite is unknown."""
+    if row["suite"] not in suites.NAMES:
+        return set()
+    return {(e.task, e.agent) for e in own.repeated(row["experiment"], suites.get(row["suite"])).experiments}
+
+
 def _out(folder: Path) -> str:
     return f"runs/{folder.resolve().name}"
 
@@ -177,8 +197,8 @@ def scores_csv(results: Results, folder: Path) -> str:
 
 
 def _tasks(rows: Sequence[Row], results: Results) -> str:
-    names = list(dict.fromkeys(row["experiment"]["task"] for row in rows))
-    return "all" if names == results.tasks else ", ".join(names)
+    found = list(dict.fromkeys(row["experiment"]["task"] for row in rows))
+    return "all" if found == results.tasks else ", ".join(found)
 
 
 def _either(texts: Iterable[str]) -> str:
@@ -187,6 +207,10 @@ def _either(texts: Iterable[str]) -> str:
 
 def _call(name: str, keywords: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in keywords.items())})"
+
+
+def _revision(row: Row) -> str:
+    return row["revision"] or "not known: an installed package"
 
 
 def _machine(row: Row) -> str:

@@ -13,6 +13,7 @@ from .drawing import Figure, Ink
 from .figures import Point, intervals, performance_profiles
 
 _WIDE = 8  # columns of a table that agents' names leave room for; more of them become rows
+_OVERRUN = 1.1  # times its budget: a last rollout goes to its end, more than that is told
 _THRESHOLDS = [percent / 100 for percent in range(0, 101, 2)]
 _INTERVALS = (
     "Intervals are 95% percentile intervals of a stratified bootstrap over seeds (2,000 resamples, tasks kept); "
@@ -32,10 +33,12 @@ def summary(results: Results, look: Mapping[str, Ink], in_readme: bool = True) -
         mode: {agent: found for agent in results.agents if (found := results.aggregate(agent, mode))}
         for mode in MODES
     }
-    text = (
-        "Scores are clean returns of fresh evaluation episodes, normalised so that 0 is the exact expected return "
-        "of uniform random actions and 1 the exact optimum.",
+    scale = (
+        "normalised so that 0 is the exact expected return of uniform random actions and 1 the exact optimum"
+        if results.normalized_tasks
+        else "not normalised: no optimum of these tasks is known"
     )
+    text = (f"Scores are clean returns of fresh evaluation episodes, {scale}.",)
     several = len(results.normalized_tasks) > 1
     figures = [*_interval_figure(results, overall, look), *(_profile_figure(results, look) if several else [])]
     tables = [
@@ -132,15 +135,16 @@ def _score_table(results: Results, overall: Mapping[str, Mapping[str, Mapping[st
         cells = estimate_cells([results.task_estimate(task, a, "sampled") for a in results.agents])
         columns[task] = _ranked(results, cells)
     meant = (
-        "Bold: no other agent's interval, unrounded, lies wholly above."
-        if results.target is None
-        else f"A run stops at a training score of {results.target:g}: see how many steps that took."
+        f"A run stops at a training score of {results.target:g}: see how many steps that took."
+        if _stops_at_target(results)
+        else "Bold: no other agent's interval, unrounded, lies wholly above."
     )
     raw = [task for task in results.tasks if task not in results.normalized_tasks]
-    note = f" Mean returns, not normalised: {', '.join(raw)}." if raw else ""
+    note = f" Mean returns, not normalised: {', '.join(raw)}." if raw and results.normalized_tasks else ""
+    measure = "Normalised score" if results.normalized_tasks else "Mean return"
     episodes = min(row["evaluation"]["sampled"]["episodes"] for row in results.scored)
     caption = (
-        f"Normalised score [95% interval], {_seeds(results)}, {episodes} evaluation episodes each; a task's "
+        f"{measure} [95% interval], {_seeds(results)}, {episodes} evaluation episodes each; a task's "
         "numbers: sampled actions (DQN: with its final exploration rate), mean over seeds. "
         f"{meant} {_budgets(results)} {_INTERVALS}{_partial_note(results)}{note}"
     )
@@ -149,11 +153,11 @@ def _score_table(results: Results, overall: Mapping[str, Mapping[str, Mapping[st
 
 def _target_table(results: Results) -> Iterable[Table]:
     """Yield the steps that each agent took to reach the target, where runs stop there."""
-    if results.target is None:
+    if not _stops_at_target(results):
         return
     agents = [agent for agent in results.agents if any(results.solved(task, agent) for task in results.tasks)]
     columns: dict[str, list[Cell]] = {}
-    for task in results.tasks:
+    for task in results.normalized_tasks:
         solved = [results.solved(task, agent) for agent in agents]
         by_all = [s.steps if s is not None and s.reached == s.runs else None for s in solved]
         columns[task] = [
@@ -168,6 +172,11 @@ def _target_table(results: Results) -> Iterable[Table]:
     yield by_task(agents, columns, caption)
 
 
+def _stops_at_target(results: Results) -> bool:
+    """Return whether runs stop at a score: where no optimum is known there is none to stop at."""
+    return results.target is not None and bool(results.normalized_tasks)
+
+
 def _seeds(results: Results) -> str:
     """Return how many seeds the experiments have."""
     counts = sorted({len(rows) for rows in results.experiments.values()})
@@ -175,11 +184,14 @@ def _seeds(results: Results) -> str:
 
 
 def _budgets(results: Results) -> str:
-    """Return for how many steps each agent was trained."""
+    """Return for how many steps each agent was trained: its budget, and what it took where that is far more."""
     steps: dict[str, list[int]] = {}
+    over: dict[str, float] = {}
     for row in results.scored:
-        if row["experiment"]["steps"]:
-            steps.setdefault(row["experiment"]["agent"], []).append(row["experiment"]["steps"])
+        budget, taken, agent = row["experiment"]["steps"], row["steps"], row["experiment"]["agent"]
+        if taken:
+            steps.setdefault(agent, []).append(budget)
+            over[agent] = max(over.get(agent, 0.0), taken / budget)
     alike: dict[tuple[int, ...], list[str]] = {}
     for agent, counts in steps.items():
         alike.setdefault(tuple(sorted(set(counts))), []).append(agent)
@@ -187,7 +199,10 @@ def _budgets(results: Results) -> str:
         f"{' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} ({'; '.join(agents)})"
         for counts, agents in alike.items()
     ]
-    return f"Steps of training: {', '.join(told)}." if told else ""
+    overrun = "".join(
+        f" {agent} took up to {times:.3g} times as many." for agent, times in over.items() if times > _OVERRUN
+    )
+    return f"Steps of training: {', '.join(told)}.{overrun}" if told else ""
 
 
 def _aggregate_table(results: Results, overall: Mapping[str, Mapping[str, Estimate]]) -> Iterable[Table]:
@@ -237,7 +252,7 @@ def _overall_cells(
 
 def _ranked(results: Results, cells: list[Cell]) -> list[Cell]:
     """Return cells of scores; where runs stop at a target, scores tell nothing of who is better."""
-    return cells if results.target is None else [replace(cell, best=False) for cell in cells]
+    return cells if not _stops_at_target(results) else [replace(cell, best=False) for cell in cells]
 
 
 def _partial_note(results: Results) -> str:

@@ -98,7 +98,10 @@ def _measured_on(section: Mapping[str, Any]) -> str:
 
 def _show(file: Path, readme: Path | None) -> int:
     if not file.exists():
-        raise UserError(f"no timings in {file}; run `text-envs bench speed` first, or name them by --out FILE")
+        raise UserError(
+            f"no timings in {file}; run `text-envs bench speed` first, or name them "
+            "by --out FILE (the project's own lie in its repository)"
+        )
     print(table(file))
     if readme is not None:
         text = readme.read_text(encoding="utf-8")

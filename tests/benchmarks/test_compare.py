@@ -122,6 +122,12 @@ def test_too_few_seeds_are_not_judged(run, seeds):
     assert "Not judged: 3. A test needs 3 seeds of both runs, better 5." in shown(comparison)
 
 
+def test_where_nothing_could_be_judged_nothing_is_said_to_be_unchanged(run):
+    level = {("Copy", "PPO"): 0.5}
+    text = shown(compare.compare(run(level, 2), changed(run(level, 2), -0.4)))
+    assert "none of 1 experiment (sampled actions) could be judged" in text and "Nothing changed" not in text
+
+
 def test_a_name_is_no_markup(run):
     level = {("[/red]", "a[bold]"): 0.5}
     assert "[/red] / a[bold]" in shown(compare.compare(run(level), run(level)))

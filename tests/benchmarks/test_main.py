@@ -44,13 +44,20 @@ def test_modules_of_the_current_folder_can_be_named(tmp_path):
         assert found.returncode == 0 and shown in found.stdout, found.stderr
 
 
-@pytest.mark.parametrize("words", ["reward-model x.jsonl --out x", "bench list", "train X"])
+@pytest.mark.parametrize("words", ["reward-model x.jsonl --out x", "bench list real", "train X"])
 def test_a_package_that_is_missing_is_named_with_the_remedy(words):
     script = "import sys; sys.modules['torch'] = None; from benchmarks.__main__ import main; sys.exit(main())"
     run = [sys.executable, "-c", script, *words.split()]
     found = subprocess.run(run, capture_output=True, text=True)
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert "torch" in found.stderr and found.stderr.count("pip install 'text-envs[") == 1
+
+
+def test_suites_whose_packages_are_missing_are_listed_with_the_others():
+    script = "import sys; sys.modules['torch'] = None; from benchmarks.__main__ import main; sys.exit(main())"
+    found = subprocess.run([sys.executable, "-c", script, "bench", "list"], capture_output=True, text=True)
+    assert found.returncode == 0
+    assert "real        needs torch: pip install 'text-envs[all]'" in found.stdout and "sparse" in found.stdout
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

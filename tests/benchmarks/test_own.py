@@ -224,6 +224,20 @@ def test_what_a_factory_returns():
         as_agent(3, "my:thing")
 
 
+def test_a_learn_without_a_callback_is_told():
+    class Agent:
+        def predict(self, observations, deterministic=False):
+            return observations, None
+
+        def learn(self, total_timesteps):
+            return self
+
+    with pytest.raises(
+        TypeError, match=r"my:thing: Agent.learn\(total_timesteps\) does not take \(total_timesteps, callback"
+    ):
+        as_agent(Agent(), "my:thing")
+
+
 def trial_of(agent, **changes):
     env = Named("Echo", "my_agents:mine/Echo-v0", {"length": 4})
     suite = with_own(suites.get("quick"), [Named("mine", f"my_agents:{agent}", {})], [env], **changes)

@@ -96,3 +96,15 @@ def test_what_was_run_groups_what_is_alike(make_row):
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (150, "2 minutes"), (3600 * 3, "3.0 hours")])
 def test_a_time_is_told_in_the_unit_that_suits(seconds, text):
     assert runs.duration(seconds) == text
+
+
+def test_a_revision_that_is_not_known_is_said_to_be(quick_rows):
+    results = Results(({**quick_rows[0], "revision": None},))
+    facts = {label.text: value.text for label, value in runs.what_was_run(results).tables[-1].rows}
+    assert facts["revision"] == "not known: an installed package"
+
+
+def test_a_part_of_a_suite_is_repeated_as_that_part(quick_rows, keys_of):
+    part = [row for row in quick_rows if row["experiment"]["task"] == "Copy"]
+    again = runs.how_to_repeat(Results(tuple(part)), Path("quick")).code.splitlines()[0]
+    assert "--only 'Copy / *'" in again and set(keys_of(again)) == {row["key"] for row in part}
