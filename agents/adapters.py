@@ -5,6 +5,7 @@ peft is an extra: it is imported where adapters are used.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,23 +13,27 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+_KEEPS_BASE = (True, False, "gaussian", "orthogonal")  # init_lora_weights under which the base stays as it is
+
 
 def add_lora(model: PreTrainedModel, lora: int | Any) -> None:
     """Add adapters on every linear layer but the output.
 
     Args:
         model: only its adapters are trained from then on.
-        lora: a rank, or a `peft.LoraConfig`.
+        lora: a rank, or a `peft.LoraConfig`, which stays as it is.
 
     Raises:
-        ValueError: if it names no layer of the model, or trains what is no adapter of a whole layer.
+        TypeError: if it is neither.
+        ValueError: if it names no layer of the model, changes its base, trains what is no adapter of a whole layer,
+            or what cannot be merged into one.
     """
     try:
         from peft import LoraConfig
     except ImportError as error:
         raise ImportError(f"lora={lora!r} needs peft; install text-envs[lora]") from error
-    config: Any = lora
-    if isinstance(lora, bool) or not isinstance(lora, int | LoraConfig) or lora == 0:
+    config: Any = copy.deepcopy(lora)  # peft writes the layers that it finds into it
+    if isinstance(lora, bool) or not isinstance(lora, int | LoraConfig) or (isinstance(lora, int) and lora < 1):
         raise TypeError(f"lora={lora!r}; give a rank of at least 1, a peft.LoraConfig, or None")
     if isinstance(lora, int):
         kind = "SEQ_CLS" if type(model).__name__.endswith("ForSequenceClassification") else None
@@ -43,6 +48,12 @@ def add_lora(model: PreTrainedModel, lora: int | Any) -> None:
             f"lora has trainable_token_indices={config.trainable_token_indices!r}, which the output layer would "
             "not follow; train the embeddings whole: peft.LoraConfig(..., modules_to_save=[...])"
         )
+    if config.init_lora_weights not in _KEEPS_BASE:
+        raise ValueError(
+            f"lora has init_lora_weights={config.init_lora_weights!r}, which changes the base model, so that the "
+            "policy without its adapters (reference='initial') and a checkpoint, which only names its base, would "
+            f"be wrong; give one of {_KEEPS_BASE}"
+        )
     linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})
     try:
         model.add_adapter(config)
@@ -51,6 +62,29 @@ def add_lora(model: PreTrainedModel, lora: int | Any) -> None:
             f"lora does not fit {type(model).__name__}, whose linear layers are {linear}: {error} "
             "Name some of them: lora=peft.LoraConfig(r=8, target_modules=[...])"
         ) from error
+    _check_mergeable(model, config)
+
+
+def _check_mergeable(model: PreTrainedModel, config: Any) -> None:
+    """Refuse adapters that `merge_adapters` could not fold in, now and not after the training."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    whole = ""  # the last layer that is trained whole
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer) and config.lora_bias and module.get_base_layer().bias is None:
+            raise ValueError(
+                f"lora has lora_bias=True, but {name!r} has no bias into which it could be merged; give "
+                "peft.LoraConfig(..., lora_bias=False)"
+            )
+        if isinstance(module, ModulesToSaveWrapper):
+            if whole and name.startswith(f"{whole}."):
+                ending = whole.rpartition(".")[2]
+                raise ValueError(
+                    f"lora trains {whole!r} whole and, within it, {name!r}: modules_to_save names endings; for the "
+                    f"former alone give modules_to_save=['.{ending}']"
+                )
+            whole = name
 
 
 def refuse_adapted_head(model: PreTrainedModel) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -134,8 +134,9 @@ class ReferencePolicy(nn.Module):
     @contextmanager
     def cached(self) -> Iterator[None]:
         """Within, `step_log_probs` follows growing contexts with a key-value cache."""
-        (reader,) = self._readers
-        with reader.cached():
+        with ExitStack() as following:
+            with self._speaking() as reader:  # what it reads of the weights now must be the reference's
+                following.enter_context(reader.cached())
             yield
 
     @torch.no_grad()

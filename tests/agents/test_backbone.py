@@ -207,11 +207,35 @@ def test_lora_without_the_named_layers_lists_those_there_are() -> None:
             r"embeddings that are the output layer, too, '.*wte'.*modules_to_save=\['wte'\]",
         ),
         ({"trainable_token_indices": [1, 2]}, r"trainable_token_indices=\[1, 2\].*modules_to_save"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa', which changes the base.*'gaussian'"),
+        (
+            {"target_modules": ["c_fc"], "modules_to_save": ["attn"]},
+            r"trains '.*h.0.attn' whole and, within it, '.*h.0.attn.c_attn'.*modules_to_save=\['.attn'\]",
+        ),
     ],
 )
 def test_lora_that_would_not_stay_in_its_adapters_is_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(GPT2, lora=LoraConfig(r=2, **{"target_modules": ["c_attn"], **options}))
+
+
+def test_a_bias_that_could_not_be_merged_is_refused_before_the_training() -> None:
+    with pytest.raises(ValueError, match="lora_bias=True, but '.*q_proj' has no bias"):
+        build(LLAMA, lora=LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True))
+    build(GPT2, lora=LoraConfig(r=2, target_modules=["c_attn"], lora_bias=True)).merged()
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_a_rank_that_is_none_is_told(rank: int) -> None:
+    with pytest.raises(TypeError, match=f"lora={rank}; give a rank of at least 1"):
+        build(GPT2, lora=rank)
+
+
+def test_one_lora_config_serves_two_models() -> None:
+    config = LoraConfig(r=2, target_modules="all-linear")
+    build(GPT2, lora=config)
+    build(LLAMA, lora=config)
+    assert config.target_modules == "all-linear"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config
 
 from agents import DQN, PPO, ReferencePolicy
 
@@ -146,3 +147,30 @@ def test_a_frozen_copy_takes_no_more_than_the_precision_asked_for(
     model.learn(128).save(tmp_path / "model")
     loaded = PPO.load(tmp_path / "model", device="cpu")
     assert torch.equal(loaded.reference_policy.step_log_probs(obs), before)
+
+
+def test_the_cached_reference_stays_the_base_where_whole_layers_are_trained(vector_env: Callable) -> None:
+    peft = pytest.importorskip("peft")
+    config = GPT2Config(
+        vocab_size=VOCAB, n_positions=32, n_embd=16, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None
+    )
+    lora = peft.LoraConfig(r=2, target_modules=["c_attn"], modules_to_save=["mlp"])
+    model = DQN(
+        "TransformerQPolicy",
+        vector_env(4),
+        exploration="reference",
+        reference="initial",
+        policy_kwargs={"model": config, "lora": lora},
+        seed=0,
+        device="cpu",
+    )
+    with torch.no_grad():
+        for parameter in model.q_net.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    obs, reference = torch.as_tensor(model.env.reset()), model.reference_policy
+    expected = reference.step_log_probs(obs)
+    for _ in range(2):
+        with model.policy.cached(), reference.cached():
+            torch.testing.assert_close(reference.step_log_probs(obs), expected, rtol=0, atol=1e-5)
+        model.set_parameters(model.get_parameters())
