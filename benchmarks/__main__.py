@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from .pools import Pool
 
+_INSTALL = "pip install 'text-envs[all]'"
+
 _USAGE = """\
 usage: text-envs COMMAND ...
 
@@ -44,9 +46,9 @@ Run what a suite still lacks: one row for each experiment and seed. Stopped at a
 
 An agent of yours is a function factory(env, seed, **keywords) in a module of the current directory or an installed
 one. env is a gymnasium.vector.VectorEnv; what is returned is any Stable-Baselines3 algorithm, an object with
-predict(observations, deterministic=) and perhaps learn(total_timesteps, callback=), or a function observation ->
-action. It gets the steps of the suite's agents on each task. Its code is not part of a row's configuration: after a
-change, give it another NAME or another --out.
+predict(observations, deterministic=) and perhaps learn(total_timesteps, callback=), or a function that is given one
+observation and returns one action. It gets the steps of the suite's agents on each task. Its code is not part of a
+row's configuration: after a change, give it another NAME or another --out.
 
   text-envs bench run quick --agent my_agent:make
   text-envs bench run quick --agent 'wide=my_agent:make{"width": 256}' --only 'Copy / *'
@@ -156,9 +158,9 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
         print(f"\n{stopped}", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] in ("text_envs", "agents", "benchmarks"):
+        if _is_ours(error):
             raise
-        remedy = "" if "pip install" in str(error) else "; this command needs: pip install 'text-envs[all]'"
+        remedy = "" if "pip install" in str(error) else f"; this command needs: {_INSTALL}"
         print(f"text-envs: error: {error}{remedy}", file=sys.stderr)
         return 2
     except UserError as error:
@@ -171,6 +173,11 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
         told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"text-envs: error: {told}", file=sys.stderr)
         return 2
+
+
+def _is_ours(error: ModuleNotFoundError) -> bool:
+    """Return whether a module of this project is what is missing: a fault, not something to install."""
+    return str(error.name).partition(".")[0] in ("text_envs", "agents", "benchmarks")
 
 
 @contextmanager
@@ -225,7 +232,9 @@ def _list(options: argparse.Namespace) -> int:
             try:
                 suite = suites.get(name)
             except ModuleNotFoundError as error:
-                print(f"{name:<{width}} needs {error.name}: pip install 'text-envs[all]'")
+                if _is_ours(error):
+                    raise
+                print(f"{name:<{width}} needs {error.name}: {_INSTALL}")
                 continue
             size = f"{len(suite.experiments):>3} experiments x {many(suite.seeds, 'seed')}"
             print(f"{name:<{width}} {size:<28}  {suite.description}")
@@ -316,7 +325,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.json is not None:
         write_text(options.json, json.dumps(comparison.as_dict(), indent=1) + "\n")
     compare.show(comparison, Console())
-    return 1 if options.fail_on_worse and (comparison.count("worse") or comparison.count("too few seeds")) else 0
+    return int(options.fail_on_worse and any(map(comparison.count, ("worse", "too few seeds"))))
 
 
 if __name__ == "__main__":

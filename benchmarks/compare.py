@@ -290,17 +290,16 @@ def _cells(change: Change) -> tuple[str, ...]:
 
 
 def _summary(comparison: Comparison) -> Iterable[str]:
-    worse, better, identical = (comparison.count(verdict) for verdict in ("worse", "better", "identical"))
+    worse, better, identical, unknown = map(comparison.count, ("worse", "better", "identical", "too few seeds"))
     count = len(comparison.changes)
     experiments = f"{count} {'experiment' if count == 1 else 'experiments'} ({comparison.mode} actions)"
-    unknown = comparison.count("too few seeds")
     if unknown == count:
         yield f"Not known whether anything changed: none of {experiments} could be judged."
     elif worse or better:
         yield f"{worse + better} of {experiments} changed beyond noise: {worse} worse, {better} better."
     else:
-        judged = f", of those that could be judged ({count - unknown})" if unknown else ""
-        yield f"Nothing changed beyond noise in {experiments}{judged}."
+        judged = f"{count - unknown} of " if unknown else ""
+        yield f"Nothing changed beyond noise in {judged}{experiments}."
     if identical:
         yield f"Identical to the last digit: {identical}."
     if unknown:

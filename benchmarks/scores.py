@@ -227,16 +227,12 @@ def load(folder: Path) -> Results:
         UserError: if it holds no rows, one that is not whole, or those of several suites.
     """
     rows = {row["key"]: row for row in read_rows(folder / ROWS, RESULT)}
+    failures = tuple(_open_failures(read_rows(folder / ERRORS, FAILURE), rows.values()))
     if not rows:
-        failed = len(read_rows(folder / ERRORS))
-        raise UserError(
-            f"{folder / ROWS} holds no rows; "
-            + (
-                f"{many(failed, 'trial')} failed, the tracebacks are in {folder / ERRORS}"
-                if failed
-                else f"run a suite first: text-envs bench run quick --out {folder}"
-            )
-        )
+        told = f"run a suite first: text-envs bench run quick --out {folder}"
+        if failures:
+            told = f"{many(len(failures), 'trial')} failed, the tracebacks are in {folder / ERRORS}"
+        raise UserError(f"{folder / ROWS} holds no rows; {told}")
     name, *others = _unique(row["suite"] for row in rows.values())
     if others:
         raise UserError(
@@ -260,7 +256,6 @@ def load(folder: Path) -> Results:
         kept.append(sorted(same, key=lambda row: row["seed"]))
     kept.sort(key=lambda group: (order.get(names(group[0]), len(order)), *names(group[0])))
     ordered = [row for group in kept for row in group]
-    failures = tuple(_open_failures(read_rows(folder / ERRORS, FAILURE), rows.values()))
     return Results(tuple(ordered), failures, len(rows) - len(ordered), changed)
 
 

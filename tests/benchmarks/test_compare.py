@@ -238,6 +238,11 @@ def test_the_command_compares_folders(folders, tmp_path, capsys):
     assert "1 worse" in capsys.readouterr().out
     assert command.bench(["compare", *folders, "--fail-on-worse"]) == 1
     assert command.bench(["compare", *folders[::-1], "--fail-on-worse"]) == 0  # better is no failure
+    lines = (tmp_path / "b" / ROWS).read_text().splitlines(keepends=True)
+    few = [line for line in lines if json.loads(line)["seed"] < 2]
+    (tmp_path / "b" / ROWS).write_text("".join(few))
+    assert command.bench(["compare", *folders[::-1], "--fail-on-worse"]) == 1  # nor is what nobody knows a success
+    (tmp_path / "b" / ROWS).write_text("".join(lines))
     assert command.bench(["compare", *folders, "--mode", "greedy", "--json", str(tmp_path / "out.json")]) == 0
     numbers = json.loads((tmp_path / "out.json").read_text())
     assert numbers["mode"] == "greedy" and len(numbers["changes"]) == 6

@@ -118,6 +118,7 @@ def test_what_is_typed_is_parsed():
         ),
         ("half_a_module:make", r"raised SyntaxError: .*half_a_module.py, line 1\)"),
         ("needs_more:make", "raised ModuleNotFoundError: No module named 'a_package_that_is_absent'"),
+        ('my_agents:stock{"seed": 3}', r"my_agents:stock\(env, seed.*\) does not take \(env, seed, seed=\)"),
         ("my_agents:stock{length: 4}", r'keywords are a JSON object, such as {"length": 4} \(Expecting'),
     ],
 )

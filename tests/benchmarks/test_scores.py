@@ -176,3 +176,11 @@ def test_a_failure_stands_until_its_trial_has_a_newer_row(tmp_path, make_row):
     with open_for_append(tmp_path / ERRORS) as writer:
         writer.append({"key": "x", "trial": "Copy / PPO / seed 0", "when": "2025-01-03", "error": "now it fails"})
     assert len(scores.load(tmp_path).failures) == 3
+
+
+def test_a_folder_of_failures_says_where_they_are(tmp_path):
+    with open_for_append(tmp_path / ERRORS) as writer:
+        for key in "ab":  # one trial, tried twice
+            writer.append({"key": key, "trial": "Copy / PPO / seed 0", "when": "2025-01-01", "error": "no"})
+    with pytest.raises(UserError, match="holds no rows; 1 trial failed, the tracebacks are in .*errors.jsonl"):
+        scores.load(tmp_path)
