@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from .pools import Pool
 
+_MOST = 10_000  # jobs, threads or seeds: beyond it a number is a slip of the hand
 _INSTALL = "pip install 'text-envs[all]'"
 
 _USAGE = """\
@@ -104,14 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("suite", nargs="?", help="whose experiments to list")
     listing.set_defaults(command=_list)
 
+    few = partial(count, most=_MOST)
     run = commands.add_parser("run", help="run what a suite still lacks", description=_RUN,
                               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     run.add_argument("suite", help="a name that `list` shows")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the rows go (default: runs/SUITE)")
-    run.add_argument("--jobs", type=count, metavar="N", help="trials at a time (default: one a core)")
-    run.add_argument("--threads", type=count, metavar="N", help="of each trial (default: the cores shared out; "
+    run.add_argument("--jobs", type=few, metavar="N", help="trials at a time (default: one a core)")
+    run.add_argument("--threads", type=few, metavar="N", help="of each trial (default: the cores shared out; "
                      "with --ray ADDRESS: 1)")  # fmt: skip
-    run.add_argument("--seeds", type=count, metavar="N", help="seeds of each experiment (default: the suite's)")
+    run.add_argument("--seeds", type=few, metavar="N", help="seeds of each experiment (default: the suite's)")
     run.add_argument("--only", metavar="PATTERN", help="experiments whose name or tag matches, such as 'Copy / *'")
     run.add_argument("--agent", action="append", default=[], metavar="AGENT", help="run this agent, not the "
                      "suite's: [NAME=]MODULE:FACTORY[{KEYWORDS}]; may be repeated")  # fmt: skip

@@ -5,6 +5,7 @@ Each is made by a function of the environment and a seed; `suites.AGENTS` says w
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +13,7 @@ import stable_baselines3
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
 from numpy.typing import NDArray
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import MaybeCallback
@@ -22,17 +24,47 @@ import agents
 
 
 class RandomAgent:
-    """Uniform over the legal actions; it learns nothing."""
+    """Uniform over the legal actions; it learns nothing.
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+    Args:
+        rng: the source of the actions.
+        start: the smallest action.
+    """
+
+    def __init__(self, rng: np.random.Generator, start: int = 0) -> None:
+        self._rng, self._start = rng, start
 
     def predict(
         self, observation: NDArray[np.int64], action_masks: NDArray[np.bool_], deterministic: bool = False
     ) -> tuple[NDArray[np.int64], None]:
         """Return actions (B,) for observations (B, L) and masks (B, V)."""
         draws = self._rng.random(action_masks.shape)
-        return np.where(action_masks, draws, -1.0).argmax(axis=1), None
+        return self._start + np.where(action_masks, draws, -1.0).argmax(axis=1), None
+
+
+class RandomSamples:
+    """Samples of any space of actions; it learns nothing.
+
+    Args:
+        space: of one action.
+        seed: of the samples.
+    """
+
+    def __init__(self, space: spaces.Space[Any], seed: int) -> None:
+        self._space = copy.deepcopy(space)
+        self._space.seed(seed)
+
+    def predict(
+        self,
+        observation: Any,
+        state: None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, None]:
+        """Return as many actions as there are rows in `episode_start` (B,)."""
+        rows = 1 if episode_start is None else len(episode_start)
+        out: Any = create_empty_array(self._space, n=rows)
+        return concatenate(self._space, [self._space.sample() for _ in range(rows)], out), None
 
 
 class OneHotExtractor(BaseFeaturesExtractor):
@@ -94,9 +126,12 @@ class RowwiseDQN:
 _ONE_HOT = {"features_extractor_class": OneHotExtractor}
 
 
-def random_agent(env: VectorEnv, seed: int) -> RandomAgent:
+def random_agent(env: VectorEnv, seed: int) -> RandomAgent | RandomSamples:
     """Return the uniform random agent."""
-    return RandomAgent(np.random.default_rng(seed))
+    space = env.single_action_space
+    if isinstance(space, spaces.Discrete):
+        return RandomAgent(np.random.default_rng(seed), int(space.start))
+    return RandomSamples(space, seed)
 
 
 def stock_ppo(env: VectorEnv, seed: int, one_hot: bool, **options: Any) -> stable_baselines3.PPO:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, SupportsFloat, cast
 
 import gymnasium as gym
 import numpy as np
@@ -131,21 +131,32 @@ def evaluate(
 
 def action_masks(env: VectorEnv) -> NDArray[np.bool_]:
     """Return (B, n), True where an action is allowed: everywhere if the environment does not say."""
-    if hasattr(env, "action_masks"):
-        return env.action_masks()
-    if attribute(env, "action_masks") is not None:
+    if callable(getattr(env, "action_masks", None)):
+        return env.action_masks()  # type: ignore[attr-defined]
+    if callable(attribute(env, "action_masks")):
         return np.stack(env.call("action_masks"))  # type: ignore[attr-defined]  # a SyncVectorEnv
     actions = cast(spaces.Discrete, env.single_action_space)
     return np.ones((env.num_envs, int(actions.n)), np.bool_)
 
 
 def normalize(env: VectorEnv, value: float) -> float | None:
-    """Return the normalised score (0 = random, 1 = optimal), None where no optimum is known."""
+    """Return the normalised score (0 = random, 1 = optimal), None where no optimum is known.
+
+    Raises:
+        TypeError: if the environment's `normalize` returns no number.
+    """
+    scale = attribute(env, "normalize")
+    if not callable(scale):
+        return None
     try:
-        scale = attribute(env, "normalize")
-        return None if scale is None else float(scale(value))
+        score = scale(value)
     except NotImplementedError:
         return None
+    if score is None:
+        return None
+    if not isinstance(score, SupportsFloat):
+        raise TypeError(f"the environment's normalize({value:g}) returned {score!r}, not a number")
+    return float(score)
 
 
 def attribute(env: VectorEnv, name: str) -> Any:
@@ -186,11 +197,11 @@ def _told(
     final = infos["final_info"]
     if "prompt" in final and "completion" in final:
         return str(final["prompt"][row]), str(final["completion"][row])
-    tokenizer, pad = attribute(env, "tokenizer"), attribute(env, "vocab_size")
-    if prompts is None or tokenizer is None or pad is None:
+    task = attribute(env, "task")
+    if prompts is None or not isinstance(task, text_envs.Task):
         return None
     layout = attribute(env, "candidate_layout")
     room = None if layout is None else layout.context_length  # candidates' ids come after the context's
     prompt, said = prompts[row][:room], infos["final_obs"][row][:room]
-    length, end = (int((ids != pad).sum()) for ids in (prompt, said))
-    return tokenizer.decode(said[:length].tolist()), tokenizer.decode(said[length:end].tolist())
+    length, end = (int((ids != task.vocab_size).sum()) for ids in (prompt, said))
+    return task.tokenizer.decode(said[:length].tolist()), task.tokenizer.decode(said[length:end].tolist())

@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
 from .errors import UserError
@@ -40,18 +42,28 @@ class Named:
 
 
 class Function:
-    """A function observation -> action as an agent; it learns nothing."""
+    """A function observation -> action as an agent; it learns nothing.
 
-    def __init__(self, act: Callable[[Any], Any]) -> None:
-        self._act = act
+    Args:
+        act: the function.
+        observation_space: of a batch, whatever its size.
+    """
+
+    def __init__(self, act: Callable[[Any], Any], observation_space: spaces.Space[Any]) -> None:
+        self._act, self._space = act, observation_space
 
     def predict(self, observation: Any, deterministic: bool = False) -> tuple[NDArray[Any], None]:
         """Return one action for each observation of a batch."""
-        return np.array([self._act(row) for row in observation]), None
+        return np.array([self._act(row) for row in iterate(self._space, observation)]), None
 
 
-def as_agent(made: Any, factory: str) -> Any:
+def as_agent(made: Any, factory: str, observation_space: spaces.Space[Any]) -> Any:
     """Return what a factory made as an agent: with a `predict`, and perhaps a `learn`.
+
+    Args:
+        made: an agent, or a function of one observation.
+        factory: what made it, for messages.
+        observation_space: of the vector environment.
 
     Raises:
         TypeError: if it is neither an agent nor a function, or its `learn` takes no callback.
@@ -64,7 +76,7 @@ def as_agent(made: Any, factory: str) -> Any:
             )
         return made
     if callable(made):
-        return Function(made)
+        return Function(made, observation_space)
     raise TypeError(
         f"{factory} returned {made!r}; an agent has predict(observations, deterministic=) and, if it learns, "
         "learn(total_timesteps, callback=), or it is a function of one observation that returns one action"

@@ -7,12 +7,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, Self
 
 from .work import Message, Trial, Unheard, attempt, out_of_time, pin_threads, seldom
+
+_GRACE = 5.0  # seconds that processes have to end by themselves
+_HEARTBEAT = 1.0  # seconds between two looks at whether the workers live
 
 
 class Pool(Protocol):
@@ -64,8 +68,7 @@ class ProcessPool:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join()
+        _end([worker.process for worker in self._workers])
 
     def describe(self) -> str:
         """Return how many processes of how many threads."""
@@ -84,10 +87,13 @@ class ProcessPool:
         worker.begin(trial)
 
     def messages(self) -> Iterator[Message]:
-        """Wait until a process has something to say, then yield what each of them says."""
-        busy = {worker.connection: worker for worker in self._workers if worker.trial is not None}
-        for connection in wait(list(busy), self._patience()):
-            worker = busy[connection]  # type: ignore[index]
+        """Wait a moment until a process has something to say or is gone, then yield that of each."""
+        busy = [worker for worker in self._workers if worker.trial is not None]
+        heard = wait([worker.connection for worker in busy], self._patience())
+        for worker in busy:
+            # a child that a worker leaves behind keeps the pipe open: its end alone does not tell of a death
+            if worker.connection not in heard and worker.process.is_alive():
+                continue
             message = worker.receive()
             if message.kind == "died":
                 self._workers.remove(worker)
@@ -95,12 +101,12 @@ class ProcessPool:
         if self._timeout is not None:
             yield from self._end_what_hangs(self._timeout)
 
-    def _patience(self) -> float | None:
-        """Return the seconds until the next trial is out of time, None if none ever is."""
+    def _patience(self) -> float:
+        """Return how many seconds to wait, until the next trial is out of time at most."""
         if self._timeout is None:
-            return None
+            return _HEARTBEAT
         begun = min(worker.begun for worker in self._workers if worker.trial is not None)
-        return max(0.0, begun + self._timeout - time.monotonic())
+        return min(_HEARTBEAT, max(0.0, begun + self._timeout - time.monotonic()))
 
     def _end_what_hangs(self, timeout: float) -> Iterator[Message]:
         for worker in list(self._workers):
@@ -134,14 +140,16 @@ class _Worker:
             pass  # it died while it was idle: `receive` says so
 
     def receive(self) -> Message:
-        """Return what the worker sent, or that it died."""
+        """Return what the worker sent, or that it died: what it sent before comes first."""
         trial = self.trial
         if trial is None:
             raise RuntimeError("this worker is idle")
         try:
+            if not self.connection.poll():
+                raise EOFError
             kind, content = self.connection.recv()
         except (EOFError, OSError):  # also in the middle of a message
-            self.process.join()
+            _end([self.process])
             code = self.process.exitcode
             why = (
                 "it was killed, perhaps because memory was short"
@@ -152,6 +160,16 @@ class _Worker:
         if kind != "progress":
             self.trial = None
         return Message(trial, kind, content)
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Wait until processes have ended, and kill those that do not."""
+    wait_until = time.monotonic() + _GRACE
+    for process in processes:
+        process.join(max(0.0, wait_until - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 @contextmanager

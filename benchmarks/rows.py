@@ -1,4 +1,4 @@
-"""The append-only file of results: one JSON object a line, written whole or not at all.
+"""The append-only file of results: one JSON object a line, written whole or not at all; see row_schema.json.
 
 Nothing that is found in it is thrown away: the torn end of a last line goes to a file beside it, rows of another
 schema stay where they are and are left out of what is read. Both are told by a `RowWarning`.
@@ -9,24 +9,23 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .errors import UserError
 from .suites import SCHEMA
 
 Row = dict[str, Any]
 
-_KEY: Mapping[str, type] = {"key": str}
-RESULT: Mapping[str, type] = {
-    **_KEY, "suite": str, "experiment": dict, "seed": int, "started": str, "versions": dict, "hardware": dict
-}  # fmt: skip
-FAILURE: Mapping[str, type] = {**_KEY, "trial": str, "when": str, "error": str}
-_JSON_NAMES = {str: "text", int: "whole number", dict: "object"}
+Kind = Literal["row", "result", "failure"]  # which definition of row_schema.json
+_SHOWN = 160  # characters of what is wrong
 
 
 class RowError(UserError):
@@ -37,7 +36,7 @@ class RowWarning(UserWarning):
     """A part of a rows file that is left out of what is read."""
 
 
-def read_rows(path: Path, fields: Mapping[str, type] = _KEY) -> list[Row]:
+def read_rows(path: Path, kind: Kind = "row") -> list[Row]:
     """Return the rows of a file, none if it does not exist.
 
     A last line without its newline that does not parse was torn by a kill: it is left out with a `RowWarning`. So
@@ -46,10 +45,10 @@ def read_rows(path: Path, fields: Mapping[str, type] = _KEY) -> list[Row]:
 
     Args:
         path: the file.
-        fields: what every row has: `RESULT`, `FAILURE`, or only a key.
+        kind: what every row is: a result, a failure, or anything with a key.
 
     Raises:
-        RowError: if another line does not parse or lacks a field; it names file and line.
+        RowError: if another line does not parse or is not of that kind; it names file, line and field.
     """
     if not path.exists():
         return []
@@ -59,26 +58,20 @@ def read_rows(path: Path, fields: Mapping[str, type] = _KEY) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError as error:  # UnicodeDecodeError is one too
+            row = _parse(line)
+        except ValueError as error:
             if number == len(lines):
                 _warn(f"{path}:{number}: the last line is torn; its trial will run again")
                 continue
             raise RowError(
                 f"{path}:{number}: not a JSON object ({error}): {line[:80]!r}; mend or delete this line"
             ) from error
-        if not isinstance(row, dict):
-            raise RowError(f"{path}:{number}: not a row (an object with a 'key'): {line[:80]!r}; delete this line")
-        schema = row.get("schema", 1)
-        if schema != SCHEMA:
-            foreign.add(str(schema))
+        schema = json.dumps(row.get("schema", 1)) if isinstance(row, dict) else str(SCHEMA)
+        if schema != str(SCHEMA):
+            foreign.add(schema)
             continue
-        for name, kind in fields.items():
-            if not isinstance(row.get(name), kind):
-                raise RowError(
-                    f"{path}:{number}: not a row, its {name!r} is no {_JSON_NAMES[kind]}: {line[:80]!r}; "
-                    "mend or delete this line"
-                )
+        if told := fault(row, kind):
+            raise RowError(f"{path}:{number}: not a {kind}: {told}; mend or delete this line")
         rows.append(row)
     if foreign:
         _warn(
@@ -86,6 +79,48 @@ def read_rows(path: Path, fields: Mapping[str, type] = _KEY) -> list[Row]:
             f"measures by schema {SCHEMA}); they stay in the file"
         )
     return rows
+
+
+def fault(row: Any, kind: Kind) -> str | None:
+    """Return what is wrong with a row in a line, None if nothing is."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator(kind).iter_errors(row))
+    if error is None:
+        return None
+    where = error.json_path.removeprefix("$").removeprefix(".")
+    told = f"{where}: {error.message}" if where else error.message
+    return told if len(told) <= _SHOWN else told[: _SHOWN // 2] + " ... " + told[-_SHOWN // 2 :]
+
+
+@cache
+def _validator(kind: Kind) -> Any:
+    from jsonschema import Draft202012Validator
+
+    definitions = json.loads(files(__package__).joinpath("row_schema.json").read_text("utf-8"))
+    return Draft202012Validator({**definitions, "$ref": f"#/$defs/{kind}"})
+
+
+def _parse(line: bytes) -> Any:
+    """Return what a line holds.
+
+    Raises:
+        ValueError: if that is not JSON, or a number that no float holds; UnicodeDecodeError is one too.
+    """
+
+    def finite(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text[:20]} is no finite number")
+        return value
+
+    def whole(text: str) -> int:
+        finite(text)
+        return int(text)
+
+    try:
+        return json.loads(line, parse_constant=finite, parse_float=finite, parse_int=whole)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def names(row: Row) -> tuple[str, str]:
@@ -160,7 +195,7 @@ def _mend(path: Path, descriptor: int) -> None:
         return
     whole = content.rfind(b"\n") + 1
     try:
-        json.loads(content[whole:])
+        _parse(content[whole:])
     except ValueError:
         aside = path.with_suffix(".torn")
         _append(aside, content[whole:] + b"\n")  # on the disk before it leaves the rows

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from .errors import UserError
 from .pools import Pool
-from .rows import RESULT, Row, RowWriter, open_for_append, read_rows
+from .rows import Row, RowWriter, open_for_append, read_rows
 from .suites import SCHEMA, Suite
 from .work import Trial
 
@@ -74,7 +74,7 @@ def run(trials: Sequence[Trial], out: Path, pool: Pool, display: Display) -> int
         UserError: if `out` holds rows of another suite.
     """
     with open_for_append(out / ROWS) as rows:
-        known = {row["key"]: row for row in read_rows(out / ROWS, RESULT)}
+        known = {row["key"]: row for row in read_rows(out / ROWS, "result")}
         others = {row["suite"] for row in known.values()} - {trial.suite for trial in trials}
         if others:
             raise UserError(f"{out} holds rows of suite {min(others)!r}; choose another --out: a report is of one")

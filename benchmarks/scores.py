@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import stats, suites
 from .errors import UserError
-from .rows import FAILURE, RESULT, Row, names, read_rows
+from .rows import Row, names, read_rows
 from .runner import ERRORS, ROWS
 from .stats import Curve
 from .suites import DEMONSTRATED
@@ -226,8 +226,8 @@ def load(folder: Path) -> Results:
     Raises:
         UserError: if it holds no rows, one that is not whole, or those of several suites.
     """
-    rows = {row["key"]: row for row in read_rows(folder / ROWS, RESULT)}
-    failures = tuple(_open_failures(read_rows(folder / ERRORS, FAILURE), rows.values()))
+    rows = {row["key"]: row for row in read_rows(folder / ROWS, "result")}
+    failures = tuple(_open_failures(read_rows(folder / ERRORS, "failure"), rows.values()))
     if not rows:
         told = f"run a suite first: text-envs bench run quick --out {folder}"
         if failures:
@@ -287,6 +287,8 @@ def _addressed(*matrices: NDArray[np.float64]) -> np.random.Generator:
 def curve(rows: Sequence[Row], column: int) -> Curve | None:
     """Return the mean learning curve of some seeds on a common grid, with a bootstrap band.
 
+    None if no seed learnt, or no step lies on all of their curves.
+
     Args:
         rows: of one agent on one task.
         column: of the points in a row's curve: 2 for mean returns, 3 for normalised scores.
@@ -297,7 +299,10 @@ def curve(rows: Sequence[Row], column: int) -> Curve | None:
     curves = [np.array([[p[0], p[column]] for p in row["curve"]], float) for row in learnt]
     longest = max(c[-1, 0] for c in curves)
     ends = [max(c[-1, 0], min(_held_until(row), longest)) for c, row in zip(curves, learnt, strict=True)]
-    grid = np.linspace(max(c[0, 0] for c in curves), min(ends), _GRID_POINTS)
+    begin, end = max(c[0, 0] for c in curves), min(ends)
+    if begin > end:
+        return None
+    grid = np.linspace(begin, end, _GRID_POINTS)
     values = np.stack([np.interp(grid, c[:, 0], c[:, 1]) for c in curves])  # (runs, points)
     return _with_band(grid, lambda m: m.mean(axis=-2), values)
 

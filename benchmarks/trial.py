@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import set_random_seed
 
 from text_envs import TokenVectorEnv
 
@@ -152,9 +153,11 @@ def clone_and_evaluate(experiment: Experiment, seed: int, report: Report) -> dic
 def _measure(
     experiment: Experiment, seed: int, report: Report, curve_class: Callable[..., LearningCurve]
 ) -> dict[str, Any]:
+    agent_seed = derived_seed(seed, TRAIN)
+    set_random_seed(agent_seed)  # for what draws from the generators that Python, numpy and PyTorch share
     env = make_env(experiment.env_id, experiment.num_envs, experiment.env_kwargs)
-    made = resolve(experiment.factory)(env, derived_seed(seed, TRAIN), **experiment.agent_kwargs)
-    agent = as_agent(made, experiment.factory)
+    made = resolve(experiment.factory)(env, agent_seed, **experiment.agent_kwargs)
+    agent = as_agent(made, experiment.factory, env.observation_space)
     share = _TRAINING_SHARE if experiment.steps and hasattr(agent, "learn") else 0.0
     trained = _train(agent, env, experiment, lambda done: report(share * done), curve_class)
     env.close()
@@ -198,7 +201,7 @@ def evaluation_fields(
     results = {}
     for part, (name, deterministic) in enumerate((("sampled", False), ("greedy", True))):
         evaluation_seed = derived_seed(seed, EVALUATE)
-        torch.manual_seed(evaluation_seed)  # what is sampled must not depend on how training ended
+        set_random_seed(evaluation_seed)  # what is sampled must not depend on how training ended
         results[name] = evaluate(agent, env, experiment.eval_episodes, evaluation_seed, deterministic)
         report((part + 1) / 2)
     fields = {

@@ -6,15 +6,16 @@ Nothing heavy is imported here: workers set their threads before numpy and torch
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from .rows import Row
+from .rows import Row, fault
 from .suites import SCHEMA, Experiment, resolve
 
 REPORT_SECONDS = 0.25  # between two reports of progress
@@ -102,7 +103,7 @@ def make_row(trial: Trial, threads: int, report: Report) -> Row:
     """Return the whole row of a trial.
 
     Raises:
-        ValueError: if the trial measured what JSON has no number for, such as a NaN.
+        ValueError: if the trial measured what no row holds, such as a NaN or a text for a number.
     """
     import torch
 
@@ -128,5 +129,19 @@ def make_row(trial: Trial, threads: int, report: Report) -> Row:
         "revision": revision,
         "hardware": machine.hardware(),
     }
-    json.dumps(row, allow_nan=False)  # a NaN is the trial's failure, to be told as one
+    row = json.loads(json.dumps(row))  # as it will be read
+    if wrong := next(_not_finite(row), None) or fault(row, "result"):  # the trial's failure, to be told as one
+        raise ValueError(f"what the trial measured makes no row: {wrong}")
     return row
+
+
+def _not_finite(value: Any, path: str = "") -> Iterator[str]:
+    """Yield where a row holds a NaN or an infinity, which JSON has no number for."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{path[1:]} is {value}; does a reward become it, or an agent?"
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _not_finite(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _not_finite(inner, f"{path}[{place}]")

@@ -9,7 +9,7 @@ from benchmarks import suites
 from benchmarks.report.drawing import inks
 
 TRIALS = """
-import os, sys, time
+import os, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -54,7 +54,25 @@ def threads(experiment, seed, report):
     return {"torch": torch.get_num_threads(), "variables": {name: os.environ[name] for name in names}}
 
 def nan(experiment, seed, report):
-    return {"value": float("nan")}
+    return {"value": [0.0, {"mean": float("nan")}]}
+
+def wrong(experiment, seed, report):
+    return {"steps": "many"}
+
+def odd(experiment, seed, report):
+    return {"value": {1, 2}}
+
+def leaves_a_child(experiment, seed, report):
+    if seed == 1:
+        if os.fork() == 0:
+            time.sleep(40)
+        os._exit(7)
+    return {"value": seed * 10}
+
+def ignores_the_end(experiment, seed, report):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    report(0.5)
+    time.sleep(600)
 
 def leaves(experiment, seed, report):
     sys.exit("seed one goes home") if seed == 1 else None

@@ -8,13 +8,18 @@ from benchmarks.evaluation import action_masks, attribute, evaluate, make_env, n
 
 
 class Steps(gym.Env):
-    """Ends after as many steps as were asked for; a reward of 1 a step, and what `reset` drew to be seen."""
+    """Ends after as many steps as `reset` draws, which are seen; a reward of 1 a step.
+
+    Its attributes have the names of ours and other meanings, as those of other projects may.
+    """
+
+    tokenizer, vocab_size, action_masks = "gpt2", 7, True
 
     observation_space = spaces.Box(0, 9, (1,), np.int64)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, clean=None, text=False):
-        self.clean, self.text = clean, text
+    def __init__(self, clean=None, text=False, normalize=True):
+        self.clean, self.text, self.normalize = clean, text, normalize
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -66,6 +71,17 @@ def test_any_environment_pays_its_plain_return_and_has_no_text():
     assert np.array_equal(result.returns, again.returns)
 
 
+@pytest.mark.parametrize(("normalize_", "score"), [(lambda value: None, None), (lambda value: value / 4, 0.5)])
+def test_a_normalize_of_another_project(normalize_, score):
+    assert normalize(make_env("own_tests/Steps-v0", 2, {"normalize": normalize_}), 2.0) == score
+
+
+def test_a_normalize_that_returns_no_number_is_told():
+    env = make_env("own_tests/Steps-v0", 2, {"normalize": lambda value: "much"})
+    with pytest.raises(TypeError, match=r"normalize\(2\) returned 'much', not a number"):
+        normalize(env, 2.0)
+
+
 def test_clean_rewards_and_texts_of_others_are_taken():
     env = make_env("own_tests/Steps-v0", 3, {"clean": 0.25, "text": True})
     result = evaluate(random_agent(), env, 12, seed=1, deterministic=False)
@@ -100,4 +116,4 @@ def test_masks_of_a_batch_of_singles_and_of_environments_without():
     assert np.array_equal(action_masks(engine), action_masks(singles))
     steps = make_env("own_tests/Steps-v0", 3, {})
     assert action_masks(steps).tolist() == [[True, True]] * 3
-    assert attribute(steps, "tokenizer") is None and attribute(singles, "vocab_size") == engine.vocab_size
+    assert attribute(steps, "task") is None and attribute(singles, "vocab_size") == engine.vocab_size

@@ -104,6 +104,13 @@ def test_counts_are_at_least_one(option, value, capsys):
     assert f"argument {option}: {value!r} is not a whole number of at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--jobs", "--threads", "--seeds"])
+def test_counts_that_are_slips_are_told(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.bench(["run", "quick", option, "1_000_000_000_000"])
+    assert f"argument {option}: 1_000_000_000_000 is more than 10,000" in capsys.readouterr().err
+
+
 def test_a_broken_row_is_told_with_file_and_line(tmp_path, quick_rows, capsys):
     row = json.dumps(quick_rows[0])
     (tmp_path / ROWS).write_text(f"{row}\nbroken\n{row}\n")
@@ -117,7 +124,7 @@ def test_a_row_that_is_not_whole_is_told_before_anything_is_run(row, arguments, 
     (tmp_path / ROWS).write_text(row + "\n")
     assert command.bench([*arguments, str(tmp_path)]) == 2
     out, error = capsys.readouterr()
-    assert "rows.jsonl:1: not a row" in error and "trials to run" not in out
+    assert "rows.jsonl:1: not a result: " in error and "trials to run" not in out
 
 
 @pytest.mark.parametrize("where", ["file", "file/below", "/proc/absent"])

@@ -4,6 +4,8 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 
 from benchmarks import own, suites
 from benchmarks.errors import UserError
@@ -11,6 +13,8 @@ from benchmarks.own import Function, Named, as_agent, options, parse_agent, pars
 from benchmarks.trial import train_and_evaluate
 
 MODULE = """
+import random
+
 import gymnasium as gym
 import numpy as np
 import stable_baselines3
@@ -27,6 +31,11 @@ def stock(env, seed, **options):
 
 def function(env, seed):
     return lambda observation: int(observation[0])
+
+
+def careless(env, seed):
+    np_offset, offset = np.random.randint(3), random.randrange(3)
+    return lambda observation: (np_offset + offset + np.random.randint(3) + random.randrange(3)) % 3
 
 
 class Learner:
@@ -218,11 +227,32 @@ def test_options_make_the_experiment_again(suite, agents, envs, steps):
 
 
 def test_what_a_factory_returns():
-    function = as_agent(lambda observation: observation.sum(), "f")
+    space = spaces.Box(0, 9, (3, 2), np.int64)
+    function = as_agent(lambda observation: observation.sum(), "f", space)
     assert isinstance(function, Function) and not hasattr(function, "learn")
     assert function.predict(np.arange(6).reshape(3, 2))[0].tolist() == [1, 5, 9]
     with pytest.raises(TypeError, match=r"my:thing returned 3; an agent has predict\(observations, determin"):
-        as_agent(3, "my:thing")
+        as_agent(3, "my:thing", space)
+
+
+@pytest.mark.parametrize(
+    ("single", "act"),
+    [
+        (spaces.Dict(a=spaces.Discrete(3), b=spaces.Box(0, 9, (2,))), lambda seen: seen["a"]),
+        (spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2))), lambda seen: seen[0]),
+    ],
+)
+def test_a_function_gets_one_observation_of_several_parts(single, act):
+    batch = batch_space(single, 5)
+    seen = batch.sample()
+    first = seen["a"] if isinstance(seen, dict) else seen[0]
+    assert np.array_equal(Function(act, batch).predict(seen)[0], first)
+
+
+def test_what_draws_from_shared_generators_comes_back():
+    rows = [trial_of("careless") for _ in range(2)]
+    assert rows[0]["evaluation"] == rows[1]["evaluation"]
+    assert 0 < rows[0]["evaluation"]["sampled"]["mean"] < 4
 
 
 def test_a_learn_without_a_callback_is_told():
@@ -236,7 +266,7 @@ def test_a_learn_without_a_callback_is_told():
     with pytest.raises(
         TypeError, match=r"my:thing: Agent.learn\(total_timesteps\) does not take \(total_timesteps, callback"
     ):
-        as_agent(Agent(), "my:thing")
+        as_agent(Agent(), "my:thing", spaces.Discrete(2))
 
 
 def trial_of(agent, **changes):

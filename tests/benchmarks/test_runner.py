@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import runner
+from benchmarks import pools, runner
 from benchmarks.errors import UserError
 from benchmarks.pools import ProcessPool, _Worker
 from benchmarks.rows import RowWarning, read_rows
 
+CHILD_SECONDS = 40  # of `leaves_a_child`
 TIMES = {"wall_seconds", "cpu_seconds", "started", "process"}
 
 
@@ -134,6 +135,43 @@ def test_threads_are_pinned_in_a_worker(trial_module, make_suite, recorder, tmp_
 def test_a_nan_is_a_failure_not_a_row(trial_module, make_suite, run, tmp_path):
     failed, _, rows = run(make_suite("nan"), tmp_path / "out", jobs=1, seeds=1)
     assert (failed, rows) == (1, [])
+    (error,) = read_rows(tmp_path / "out" / runner.ERRORS)
+    assert "makes no row: value[1].mean is nan; does a reward become it" in error["error"]
+
+
+@pytest.mark.parametrize(
+    ("trial", "told"), [("wrong", "makes no row: steps: 'many' is not of type 'integer'"), ("odd", "not JSON seri")]
+)
+def test_what_no_row_holds_is_a_failure(trial, told, trial_module, make_suite, run, tmp_path):
+    failed, _, rows = run(make_suite(trial), tmp_path / "out", jobs=1, seeds=1)
+    (error,) = read_rows(tmp_path / "out" / runner.ERRORS)
+    assert (failed, rows) == (1, []) and told in error["error"]
+
+
+def test_a_worker_is_missed_while_its_child_lives(trial_module, make_suite, run, tmp_path):
+    """The child holds the worker's end of the pipe: only the process itself tells that it is gone."""
+    started = time.monotonic()
+    failed, _, rows = run(make_suite("leaves_a_child"), tmp_path, jobs=1, seeds=2)
+    assert failed == 1 and [row["seed"] for row in rows] == [0] and time.monotonic() - started < CHILD_SECONDS
+    (error,) = read_rows(tmp_path / runner.ERRORS)
+    assert "exit code 7" in error["error"]
+
+
+def test_a_worker_that_ignores_the_end_is_killed(trial_module, make_suite, monkeypatch):
+    monkeypatch.setattr(pools, "_GRACE", 0.2)
+    pool = ProcessPool(1, 1)
+    with pool:
+        (trial,) = runner.plan(make_suite("ignores_the_end"), 1)
+        pool.begin(trial)
+        while not list(pool.messages()):
+            pass  # until it is in the middle of the trial
+        (worker,) = pool._workers
+    assert worker.process.exitcode == -signal.SIGKILL
+
+
+def test_a_timeout_may_be_longer_than_the_system_waits(trial_module, make_suite, recorder, tmp_path):
+    pool = ProcessPool(1, 1, timeout=10**12)
+    assert runner.run(runner.plan(make_suite("quick"), 1), tmp_path, pool, recorder) == 0
 
 
 SCRIPT = """

@@ -141,6 +141,8 @@ def test_a_curve_has_a_mean_and_a_band_at_every_point(runs):
     assert drawn.low[20] < drawn.mean[20] < drawn.high[20]
     assert drawn.low[-1] == drawn.high[-1] == 1.0
     assert scores.curve(runs("One", "a", 0), 3) is None
+    apart = runs("One", "a", 0, 0, curves=[line(0.0, 0.5), [[900, 9.0, 0.1, 0.2], [950, 9.5, 0.1, 0.2]]])
+    assert scores.curve(apart, 3) is None, "no step lies on both"
 
 
 def test_the_same_scores_give_the_same_interval():
