@@ -127,13 +127,13 @@ def intervals(
     kinds: tuple[str, str] = ("sampled", "greedy"),
     caption: str = "",
 ) -> Figure:
-    """Draw points with their intervals, one row of the figure for each agent."""
-    with drawing(name, 4.8, 1.15 + 0.4 * len(points)) as (canvas, axes):
+    """Draw points with their intervals, one row of the figure for each agent; brackets of a name get a line."""
+    with drawing(name, 4.1, 1.15 + 0.31 * len(points)) as (canvas, axes):
         for row, (agent, both) in enumerate(points.items()):
-            for point, shift in zip(both, np.linspace(-0.14, 0.14, len(both)), strict=True):
+            for point, shift in zip(both, np.linspace(-0.17, 0.17, len(both)), strict=True):
                 _draw_point(axes, point, row + shift, look[agent])
-        axes.set_yticks(range(len(points)), list(points))
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_yticks(range(len(points)), [agent.replace(" (", "\n(") for agent in points])
+        axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=8.5)
         axes.set_ylim(len(points) - 0.5, -0.5)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")

@@ -100,7 +100,11 @@ def how_to_repeat(results: Results, folder: Path) -> Section:
     for row in results.rows:
         runs.setdefault(_run(row), []).append(row)
     where = _out(folder)
-    lines = [shlex.join([*run, *_only(rows), "--seeds", str(count), "--out", where]) for run, rows in runs.items()]
+    lines = [
+        shlex.join([*run, *only, "--seeds", str(count), "--out", where])
+        for run, rows in runs.items()
+        for only in _parts(rows)
+    ]
     text = (
         "The same seeds on the same machine and versions give the same scores. To add what these rows lack "
         "instead, as when a run was stopped, let --out name the folder in which they lie.",
@@ -152,15 +156,19 @@ def _run(row: Row) -> tuple[str, ...]:
     return ("text-envs", "bench", "run", name, *extra)
 
 
-def _only(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the words that pick the experiments of some rows, where they are all of one task or one agent."""
-    ran = {names(row) for row in rows}
-    tasks, agents = ({pair[i] for pair in ran} for i in range(2))
-    whole = _planned(rows[0])
-    if ran >= whole or (len(tasks) > 1 and len(agents) > 1):
-        return ()
-    task, agent = (next(iter(found)) if len(found) == 1 else "*" for found in (tasks, agents))
-    return ("--only", f"{task} / {agent}")
+def _parts(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return the words that pick the experiments of some rows and no others: whole tasks and agents, then pairs."""
+    ran, planned = list(dict.fromkeys(map(names, rows))), _planned(rows[0])
+    if planned <= set(ran):
+        return [()]
+    patterns, left = [], dict.fromkeys(ran)
+    for place, pattern in enumerate(("{} / *", "* / {}")):
+        for name in dict.fromkeys(pair[place] for pair in ran):
+            group = {pair for pair in planned if pair[place] == name}
+            if group <= set(ran) and len(group & left.keys()) > 1:
+                patterns.append(pattern.format(name))
+                left = {pair: None for pair in left if pair not in group}
+    return [("--only", pattern) for pattern in (*patterns, *map(" / ".join, left))]
 
 
 def _planned(row: Row) -> set[tuple[str, str]]:

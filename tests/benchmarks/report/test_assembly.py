@@ -248,6 +248,28 @@ def test_tasks_without_an_optimum_are_shown_but_not_aggregated(tmp_path, quick_r
     assert "mean clean return" in document.html()
 
 
+def test_where_no_optimum_is_known_nothing_is_called_normalised(tmp_path, quick_rows):
+    for row in quick_rows:
+        for mode in ("sampled", "greedy"):
+            row["evaluation"][mode]["normalized"] = None
+        row["curve"] = [[*point[:3], None] for point in row["curve"]]
+    store(tmp_path, quick_rows)
+    summary = assembly.make(scores.load(tmp_path), tmp_path).sections[0]
+    (table,) = summary.tables  # no table of aggregates, none of steps to a score
+    assert table.caption.startswith("Mean return [95% interval]") and summary.figures == ()
+    assert "not normalised: no optimum of these tasks is known" in summary.text[0]
+
+
+def test_steps_beyond_the_budget_are_told(tmp_path, quick_rows):
+    for row in quick_rows:
+        if row["experiment"]["agent"] == "DQN":
+            row["steps"] = 3 * row["experiment"]["steps"]
+    store(tmp_path, quick_rows)
+    caption = assembly.make(scores.load(tmp_path), tmp_path).sections[0].tables[0].caption
+    assert "Steps of training: " in caption and "DQN took up to 3 times as many." in caption
+    assert "PPO took" not in caption and "random" not in caption
+
+
 def table_of(document, section, number=0):
     return next(part for part in document.sections if part.title == section).tables[number]
 

@@ -104,7 +104,24 @@ def test_a_revision_that_is_not_known_is_said_to_be(quick_rows):
     assert facts["revision"] == "not known: an installed package"
 
 
-def test_a_part_of_a_suite_is_repeated_as_that_part(quick_rows, keys_of):
-    part = [row for row in quick_rows if row["experiment"]["task"] == "Copy"]
-    again = runs.how_to_repeat(Results(tuple(part)), Path("quick")).code.splitlines()[0]
-    assert "--only 'Copy / *'" in again and set(keys_of(again)) == {row["key"] for row in part}
+@pytest.mark.parametrize(
+    ("tasks", "agents", "patterns"),
+    [
+        (["Copy"], None, ["Copy / *"]),
+        (None, ["PPO"], ["* / PPO"]),
+        (["Copy"], ["PPO"], ["Copy / PPO"]),
+        (["Copy", "Reverse"], None, ["Copy / *", "Reverse / *"]),
+        (["Copy", "Reverse"], ["PPO", "DQN"], ["Copy / PPO", "Copy / DQN", "Reverse / PPO", "Reverse / DQN"]),
+        (None, ["PPO", "DQN"], ["* / PPO", "* / DQN"]),
+    ],
+)
+def test_a_part_of_a_suite_is_repeated_as_that_part(tasks, agents, patterns, quick_rows, keys_of):
+    part = [
+        row
+        for row in quick_rows
+        if (not tasks or row["experiment"]["task"] in tasks)
+        and (not agents or row["experiment"]["agent"] in agents)
+    ]
+    *commands, _ = runs.how_to_repeat(Results(tuple(part)), Path("quick")).code.splitlines()
+    assert [words[words.index("--only") + 1] for words in map(shlex.split, commands)] == patterns
+    assert sorted(key for command in commands for key in keys_of(command)) == sorted(row["key"] for row in part)
