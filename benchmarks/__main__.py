@@ -309,11 +309,11 @@ def _report(options: argparse.Namespace) -> int:
 
     text = "" if options.readme is None else options.readme.read_text(encoding="utf-8")
     document, files = assembly.write(options.folder)
-    progress.print_document_tables(Console(), document)
     if options.readme is not None:
         name = options.folder.resolve().name
         write_text(options.readme, refresh_readme(text, name, document.readme()))
         files = [*files, options.readme]
+    progress.print_document_tables(Console(), document)
     print(f"wrote {files[0]} (open it in a browser), {files[1].name} and {len(files) - 2} more")
     return 0
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import stats
 from .errors import UserError
 from .rows import Row
-from .scores import FEW_SEEDS, Estimate, Results, as_json, estimate, number, settings
+from .scores import FEW_SEEDS, OVERRUN, Estimate, Results, as_json, estimate, number, settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -145,6 +145,7 @@ class _Pair:
         self._field = "normalized" if normalized else "mean"
         self._mode = mode
         self.names = (task, agent)
+        self.runs = (a, b)
         self.rows = (a.of(task, agent), b.of(task, agent))
 
     @cached_property
@@ -218,6 +219,10 @@ def _settings_that_differ(pairs: Iterable[_Pair]) -> list[Difference]:
             if a.get(field) != b.get(field):
                 change = (field, as_json(a.get(field)), as_json(b.get(field)))
                 where.setdefault(change, []).append(_name(pair.names))
+        taken = [max(row["steps"] for row in rows) for rows in pair.rows]
+        if max(taken) > OVERRUN * min(taken) and any(pair.names[1] in run.overruns for run in pair.runs):
+            change = ("steps taken, at most", f"{taken[0]:,}", f"{taken[1]:,}")
+            where.setdefault(change, []).append(_name(pair.names))
     return [Difference(*change, where=tuple(names)) for change, names in where.items()]
 
 

@@ -90,13 +90,16 @@ def evaluate(
     Every row plays the same number of episodes: rows that finish early would otherwise favour short episodes.
 
     Args:
-        agent: has `predict(observations, deterministic=)`; it is given `action_masks`, or `state` and
-            `episode_start`, where it takes them.
+        agent: has `predict(observations, deterministic=)` -> (actions, state); it is given `action_masks`, or
+            `state` and `episode_start`, where it takes them.
         env: a vector environment that resets in the same step.
         episodes: rounded up to a multiple of the environment's rows.
         seed: of the environment; row i gets seed + i.
         deterministic: greedy, else sampled.
         on_step: called after each step, for progress.
+
+    Raises:
+        TypeError: if `predict` returns something else.
     """
     takes = inspect.signature(agent.predict).parameters
     quota = -(-episodes // env.num_envs)
@@ -113,7 +116,13 @@ def evaluate(
             given: dict[str, Any] = {"action_masks": action_masks(env)} if "action_masks" in takes else {}
             if "episode_start" in takes:
                 given |= {"state": state, "episode_start": began}
-            actions, state = agent.predict(observations, deterministic=deterministic, **given)
+            said = agent.predict(observations, deterministic=deterministic, **given)
+            if not (isinstance(said, tuple) and len(said) == 2):
+                raise TypeError(
+                    f"{type(agent).__name__}.predict returned a {type(said).__name__}, not (actions, state) as "
+                    "every SB3 algorithm does; state is None for an agent without one"
+                )
+            actions, state = said
             observations, rewards, terminated, truncated, infos = env.step(actions)
             began = terminated | truncated
             total.add(rewards, infos, infos.get("final_info", {}))

@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import UserError
 from .evaluation import make_env
-from .suites import Experiment, Suite
-
-TAG = "own"  # of these experiments, for `--only`
+from .suites import TAG, Experiment, Suite
 
 
 @dataclass(frozen=True)

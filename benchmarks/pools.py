@@ -184,9 +184,12 @@ def _ignored_interrupt() -> Iterator[None]:
 def _work(connection: Connection, threads: int) -> None:
     """Make rows until the parent goes away."""
     pin_threads(threads)
+    worker = os.getpid()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     def progress(fraction: float) -> None:
+        if os.getpid() != worker:
+            return
         try:
             connection.send(("progress", fraction))
         except ConnectionError as error:
@@ -195,7 +198,10 @@ def _work(connection: Connection, threads: int) -> None:
     with _parent_may_leave():
         while True:
             trial: Any = connection.recv()
-            connection.send(attempt(trial, threads, seldom(progress)))
+            outcome = attempt(trial, threads, seldom(progress))
+            if os.getpid() != worker:
+                os._exit(0)  # a child that the trial forked and that came back: the worker itself answers
+            connection.send(outcome)
 
 
 def _leave_with_parent() -> None:

@@ -195,6 +195,8 @@ def print_document_tables(console: Console, document: Document) -> None:
             shown.add_row(*(Text(text, "bold" if cell.best else "") for text, cell in zip(texts, row, strict=True)))
         console.print(shown)
         console.print(table.caption, style="dim", markup=False, highlight=False)
+        if narrow:
+            console.print("Intervals are left out: this screen is too narrow; the report has them.", style="dim")
 
 
 def _stacked(text: str) -> str:

@@ -42,7 +42,8 @@ TASKS = (
         env_id="text_envs/Sentiment-v0",
         env_kwargs={"prompts": "movie_reviews", "prompt_words": 6, "max_new_tokens": MAX_NEW_TOKENS},
         reward="VADER compound",
-        earns="Shown: six words of a movie review, to be continued. Reward: VADER's compound score of the rest.",
+        earns="Shown: up to six words of a movie review, to be continued. Reward: VADER's compound score of what "
+        "follows.",
         steps=46_080,
     ),
     RealTask(

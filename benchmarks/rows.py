@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,7 +88,9 @@ def fault(row: Any, kind: Kind) -> str | None:
 
     error = best_match(_validator(kind).iter_errors(row))
     if error is None:
-        return None
+        steps = [point[0] for point in row.get("curve", ())] if kind == "result" else []
+        back = next((pair for pair in pairwise(steps) if pair[0] >= pair[1]), None)
+        return back and f"curve: its steps do not increase: {back[0]:,}, then {back[1]:,}"
     where = error.json_path.removeprefix("$").removeprefix(".")
     told = f"{where}: {error.message}" if where else error.message
     return told if len(told) <= _SHOWN else told[: _SHOWN // 2] + " ... " + told[-_SHOWN // 2 :]
@@ -110,7 +113,7 @@ def _parse(line: bytes) -> Any:
 
     def finite(text: str) -> float:
         if not math.isfinite(value := float(text)):
-            raise ValueError(f"{text[:20]} is no finite number")
+            raise ValueError(f"no float holds the number {text[:20]}{'...' * (len(text) > 20)}")
         return value
 
     def whole(text: str) -> int:

@@ -6,7 +6,7 @@ Where trials run is `pools.py` and `ray_pool.py`, what a worker does `work.py`, 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 from .errors import UserError
 from .pools import Pool
 from .rows import Row, RowWriter, open_for_append, read_rows
-from .suites import SCHEMA, Suite
+from .suites import SCHEMA, TAG, Suite
 from .work import Trial
 
 ROWS = "rows.jsonl"
@@ -71,13 +71,14 @@ def run(trials: Sequence[Trial], out: Path, pool: Pool, display: Display) -> int
     Raises:
         RowError: if `out` cannot be written, or its rows are not whole; nothing has been run then. Or if a row can
             no longer be appended: what was appended before is whole.
-        UserError: if `out` holds rows of another suite.
+        UserError: if `out` holds rows of another suite, or of another agent by the same name.
     """
     with open_for_append(out / ROWS) as rows:
         known = {row["key"]: row for row in read_rows(out / ROWS, "result")}
         others = {row["suite"] for row in known.values()} - {trial.suite for trial in trials}
         if others:
             raise UserError(f"{out} holds rows of suite {min(others)!r}; choose another --out: a report is of one")
+        _check_factories(trials, known.values())
         done = [known[trial.key] for trial in trials if trial.key in known]
         waiting = [trial for trial in trials if trial.key not in known]
         if not waiting:
@@ -86,6 +87,21 @@ def run(trials: Sequence[Trial], out: Path, pool: Pool, display: Display) -> int
         with pool:
             display.begin(waiting, done, pool.describe())
             return _drive(pool, waiting, rows, out / ERRORS, display)
+
+
+def _check_factories(trials: Iterable[Trial], rows: Iterable[Row]) -> None:
+    """Raise a UserError if rows of another agent of somebody's own lie under the name of one that is to run."""
+    factories = {
+        trial.experiment.agent: trial.experiment.factory for trial in trials if TAG in trial.experiment.tags
+    }
+    for row in rows:
+        e = row["experiment"]
+        now = factories.get(e["agent"], e["factory"])
+        if now != e["factory"]:
+            raise UserError(
+                f"agent {e['agent']!r} has rows of {e['factory']} there, and is {now} now; give yours a name, "
+                f"NAME={now}, or choose another --out"
+            )
 
 
 def _drive(pool: Pool, waiting: Sequence[Trial], rows: RowWriter, errors: Path, display: Display) -> int:

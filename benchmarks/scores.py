@@ -30,6 +30,7 @@ AGGREGATES: Mapping[str, stats.Statistic] = {
 }
 LEVELS = (0.5, 0.9)  # normalised scores; how many steps they take is the sample efficiency
 _GRID_POINTS = 40
+OVERRUN = 1.1  # times its budget: a last rollout goes to its end, more than that is told
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,17 @@ class Results:
             if row.get("curve") and row["experiment"]["trial"] != DEMONSTRATED
         ]
         return estimate(stats.mean, np.array(areas)[:, None]) if areas else None
+
+    @cached_property
+    def overruns(self) -> dict[str, float]:
+        """How many times its budget of steps each agent that went beyond it took at most."""
+        times = [
+            (row["experiment"]["agent"], row["steps"] / row["experiment"]["steps"])
+            for row in self.scored
+            if row["experiment"]["steps"]
+        ]
+        most = {agent: max(share for name, share in times if name == agent) for agent, _ in times}
+        return {agent: share for agent, share in most.items() if share > OVERRUN}
 
     def fewest_seeds(self) -> int:
         """Return the smallest number of seeds that any agent has on any task it was run on."""

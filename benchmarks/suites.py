@@ -18,6 +18,7 @@ from typing import Any
 from .errors import UserError
 
 _ADDED = ("target", "seconds")  # fields of `Experiment` that the first rows did not have
+TAG = "own"  # of experiments that `own.py` makes, for `--only`
 SCHEMA = 1  # part of every key: raise it when the same configuration no longer means the same measurement
 
 

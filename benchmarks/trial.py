@@ -45,6 +45,7 @@ class LearningCurve(BaseCallback):
         seconds: training stops after that many. None: never.
 
     Attributes:
+        steps: environment steps so far, of several trainings one after another all of them.
         points: (environment steps, seconds of training, mean return, score) each.
         reached: environment steps at which the target was reached, None before.
         paused: seconds that were not training.
@@ -60,6 +61,7 @@ class LearningCurve(BaseCallback):
         seconds: float | None = None,
     ) -> None:
         super().__init__()
+        self.steps = 0
         self.points: list[tuple[int, float, float, float | None]] = []
         self.reached: int | None = None
         self.paused = 0.0
@@ -68,17 +70,20 @@ class LearningCurve(BaseCallback):
         self._next = interval
         self._returns: list[float] = []
         self._clean: dict[int, float] = {}  # of the running episodes: a game pays in several turns
-        self._started = time.perf_counter()
+        self._before = 0  # steps of former trainings, where this one counts from 0 again
+        self._started: float | None = None
 
     def _on_training_start(self) -> None:
-        self._started = time.perf_counter()
+        self._before = max(0, self.steps - self.num_timesteps)
+        self._started = self._started or time.perf_counter()
 
     def _on_step(self) -> bool:
+        self.steps = self._before + self.num_timesteps
         self._collect()
-        if self.num_timesteps >= self._next:
-            self._next = self.num_timesteps - self.num_timesteps % self._interval + self._interval
+        if self.steps >= self._next:
+            self._next = self.steps - self.steps % self._interval + self._interval
             self._add_point()
-            self._report(min(1.0, self.num_timesteps / self._total))
+            self._report(min(1.0, self.steps / self._total))
         in_time = self._seconds is None or self._trained() < self._seconds
         return in_time and self.reached is None
 
@@ -95,17 +100,17 @@ class LearningCurve(BaseCallback):
 
     def _trained(self) -> float:
         """Return the seconds of training so far."""
-        return time.perf_counter() - self._started - self.paused
+        return 0.0 if self._started is None else time.perf_counter() - self._started - self.paused
 
     def _add_point(self) -> None:
         if not self._returns:
             return
         value = float(np.mean(self._returns))
         score = self._normalize(value)
-        self.points.append((self.num_timesteps, self._trained(), value, score))
+        self.points.append((self.steps, self._trained(), value, score))
         self._returns = []
         if self.reached is None and self._target is not None and score is not None and score >= self._target:
-            self.reached = self.num_timesteps
+            self.reached = self.steps
 
 
 class PlayedCurve(LearningCurve):
@@ -127,7 +132,7 @@ class PlayedCurve(LearningCurve):
         """Note nothing: what ended was demonstrated."""
 
     def _add_point(self) -> None:
-        if self.points and self.points[-1][0] == self.num_timesteps:  # training has ended, with an update since
+        if self.points and self.points[-1][0] == self.steps:  # training has ended, with an update since
             self.points.pop()
         began = time.perf_counter()
         with torch.random.fork_rng():
@@ -183,7 +188,8 @@ def _train(
     started = time.perf_counter()
     agent.learn(experiment.steps, callback=curve)
     seconds = time.perf_counter() - started - curve.paused
-    steps = int(getattr(agent, "num_timesteps", experiment.steps))  # not every agent counts
+    # not every agent counts, and one that trains several times may count from 0 each time
+    steps = max(curve.steps, int(getattr(agent, "num_timesteps", experiment.steps)))
     return {
         "steps": steps,
         "train_seconds": round(seconds, 3),

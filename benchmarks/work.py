@@ -18,6 +18,7 @@ from typing import Any, Literal
 from .rows import Row, fault
 from .suites import SCHEMA, Experiment, resolve
 
+_TOLD = 20_000  # characters of a traceback
 REPORT_SECONDS = 0.25  # between two reports of progress
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -76,8 +77,9 @@ def attempt(trial: Trial, threads: int, report: Report) -> Outcome:
         return "row", make_row(trial, threads, report)
     except Unheard:
         raise
-    except (Exception, SystemExit):
-        return "error", traceback.format_exc()
+    except BaseException:  # an exit or an interrupt that the trial itself raised fails it like anything else
+        told = traceback.format_exc()
+        return "error", told if len(told) <= _TOLD else f"{told[: _TOLD // 2]}\n...\n{told[-_TOLD // 2 :]}"
 
 
 def out_of_time(seconds: float) -> str:
@@ -138,7 +140,7 @@ def make_row(trial: Trial, threads: int, report: Report) -> Row:
 def _not_finite(value: Any, path: str = "") -> Iterator[str]:
     """Yield where a row holds a NaN or an infinity, which JSON has no number for."""
     if isinstance(value, float) and not math.isfinite(value):
-        yield f"{path[1:]} is {value}; does a reward become it, or an agent?"
+        yield f"{path[1:]} is {value}: is a reward no finite number, or has training diverged?"
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _not_finite(inner, f"{path}.{name}")

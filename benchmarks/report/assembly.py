@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import suites
 from ..files import write_text
 from ..rows import by_task_and_agent
+from ..runner import ERRORS
 from ..scores import FEW_SEEDS, Results, load, many
 from . import runs, summary, tasks
 from .document import Document, Section, Table, text_row
@@ -82,6 +83,10 @@ def _warnings(results: Results) -> Iterable[str]:
             f"Only {many(fewest, 'seed')}{' of some experiments' if uneven else ''}: the intervals are rough and "
             f"usually too narrow. Do not rank agents whose intervals touch; a claim needs at least {FEW_SEEDS}."
         )
+    elif not results.scored and min(seeds) == 1:
+        yield f"Only 1 seed{' of some experiments' if uneven else ''}: how far another would differ is not known."
+    for agent, times in results.overruns.items():
+        yield f"{agent} took up to {times:.3g} times its steps of training, so it is not compared at equal steps."
     if absent := _absent_tasks(results):
         yield f"Of the suite's tasks, {'; '.join(absent)} {'was' if len(absent) == 1 else 'were'} not run."
     if uneven:
@@ -101,7 +106,7 @@ def _warnings(results: Results) -> Iterable[str]:
             f"{'its' if one else 'their'} aggregates are over the other tasks only."
         )
     if count := len(results.failures):
-        yield f"{many(count, 'trial')} failed and left no row; see Failures."
+        yield f"{many(count, 'trial')} failed and left no row; see Failures below, and {ERRORS} for the tracebacks."
     if results.outdated:
         rows = "1 row was" if results.outdated == 1 else f"{results.outdated} rows were"
         yield f"{rows} left out: there are others of the same experiment with newer settings."

@@ -17,7 +17,14 @@ from matplotlib.figure import Figure as Canvas
 
 INK, MUTED, GRID, PAPER = "#1c2430", "#5a6472", "#d9dee5", "#fefefe"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--card"}
-_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.4, 1.4), (7, 1.6, 1.4, 1.6), (9, 3), (3, 3))
+_DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (5, 1.6),
+    (4.5, 1.2, 1.2, 1.2, 1.2, 1.2),
+    (7, 1.6, 1.4, 1.6),
+    (9, 3),
+    (3, 3),
+)
 _MARKERS = "osD^vPX"
 
 _STYLE: Any = {

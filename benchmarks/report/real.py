@@ -71,7 +71,8 @@ def _measurements(by_task: Sequence[tuple[RealTask, ByAgent]]) -> Section:
         f"completions. {' '.join(f'{task.name}: {task.earns}' for task, _ in by_task)} KL: mean over completions "
         "of the summed log-ratio of the sampled tokens to the reference, in float32; "
         f"of best of {BEST_OF} the closed form log n - (n - 1)/n. Rewards are bought at different KL: compare them "
-        "in the figure of reward against KL. distinct-2: different "
+        "in the figure of reward against KL. Each agent has the KL coefficient and the learning rate that suit it, "
+        "and each row its machine: see What was run. distinct-2: different "
         "word pairs among all (in brackets: of the reference's). repetition: a completion's words that it has "
         "said before. Training minutes exclude evaluation."
     )

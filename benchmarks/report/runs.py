@@ -34,7 +34,10 @@ def what_was_run(results: Results) -> Section:
     for row in results.rows:
         e = row["experiment"]
         environments[e["task"], environment(row)] = None
-        made_by = _call(e["factory"].partition(":")[2], e["agent_kwargs"])
+        module, _, maker = e["factory"].partition(":")
+        made_by = _call(
+            maker if module.startswith(f"{__package__.partition('.')[0]}.") else e["factory"], e["agent_kwargs"]
+        )
         makers.setdefault((e["agent"], made_by), []).append(row)
     agents = tuple(
         text_row(agent, made_by, _tasks(rows, results), _either(f"{row['experiment']['steps']:,}" for row in rows))
@@ -95,7 +98,6 @@ def _cost_row(name: str, rows: Sequence[Row]) -> tuple[Cell, ...]:
 
 def how_to_repeat(results: Results, folder: Path) -> Section:
     """Return the section with the commands that make the rows again, all of them and each."""
-    count = max((row["seed"] for row in results.rows), default=0) + 1
     runs: dict[tuple[str, ...], list[Row]] = {}
     for row in results.rows:
         runs.setdefault(_run(row), []).append(row)
@@ -103,7 +105,7 @@ def how_to_repeat(results: Results, folder: Path) -> Section:
     lines = [
         shlex.join([*run, *only, "--seeds", str(count), "--out", where])
         for run, rows in runs.items()
-        for only in _parts(rows)
+        for only, count in _parts(rows)
     ]
     text = (
         "The same seeds on the same machine and versions give the same scores. To add what these rows lack "
@@ -156,19 +158,27 @@ def _run(row: Row) -> tuple[str, ...]:
     return ("text-envs", "bench", "run", name, *extra)
 
 
-def _parts(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Return the words that pick the experiments of some rows and no others: whole tasks and agents, then pairs."""
-    ran, planned = list(dict.fromkeys(map(names, rows))), _planned(rows[0])
-    if planned <= set(ran):
-        return [()]
-    patterns, left = [], dict.fromkeys(ran)
+def _parts(rows: Sequence[Row]) -> list[tuple[tuple[str, ...], int]]:
+    """Return the words that pick the experiments of some rows and no others, and how many seeds they have.
+
+    All of a suite, or else whole tasks, whole agents and single experiments, as far as their seeds are as many.
+    """
+    seeds: dict[tuple[str, str], int] = {}
+    for row in rows:
+        seeds[names(row)] = max(seeds.get(names(row), 0), row["seed"] + 1)
+    planned = _planned(rows[0])
+    if planned <= seeds.keys() and len(set(seeds.values())) == 1:
+        return [((), next(iter(seeds.values())))]
+    parts, left = [], dict(seeds)
     for place, pattern in enumerate(("{} / *", "* / {}")):
-        for name in dict.fromkeys(pair[place] for pair in ran):
+        for name in dict.fromkeys(pair[place] for pair in seeds):
             group = {pair for pair in planned if pair[place] == name}
-            if group <= set(ran) and len(group & left.keys()) > 1:
-                patterns.append(pattern.format(name))
-                left = {pair: None for pair in left if pair not in group}
-    return [("--only", pattern) for pattern in (*patterns, *map(" / ".join, left))]
+            counts = {seeds.get(pair) for pair in group}
+            if len(counts) == 1 and None not in counts and len(group & left.keys()) > 1:
+                parts.append((pattern.format(name), seeds[next(iter(group))]))
+                left = {pair: count for pair, count in left.items() if pair not in group}
+    parts += [(" / ".join(pair), count) for pair, count in left.items()]
+    return [(("--only", pattern), count) for pattern, count in parts]
 
 
 def _planned(row: Row) -> set[tuple[str, str]]:

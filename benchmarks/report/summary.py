@@ -13,7 +13,6 @@ from .drawing import Figure, Ink
 from .figures import Point, intervals, performance_profiles
 
 _WIDE = 8  # columns of a table that agents' names leave room for; more of them become rows
-_OVERRUN = 1.1  # times its budget: a last rollout goes to its end, more than that is told
 _THRESHOLDS = [percent / 100 for percent in range(0, 101, 2)]
 _INTERVALS = (
     "Intervals are 95% percentile intervals of a stratified bootstrap over seeds (2,000 resamples, tasks kept); "
@@ -80,11 +79,16 @@ def named(results: Results, agent: str) -> str:
 def estimate_cells(column: Sequence[Estimate | None], lower_is_better: bool = False) -> list[Cell]:
     """Return cells with bars, marked where no other interval lies wholly on the better side."""
     sign = -1 if lower_is_better else 1
-    best = max((min(sign * e.low, sign * e.high) for e in column if e is not None), default=0.0)
+    sides = [sorted((sign * e.low, sign * e.high)) for e in column if e is not None]
+    best = max((worse for worse, _ in sides), default=0.0)
     return [
         Cell("")
         if e is None
-        else Cell(str(e), level=float(np.clip(e.value, 0, 1)), best=max(sign * e.low, sign * e.high) >= best)
+        else Cell(
+            str(e),
+            level=float(np.clip(e.value, 0, 1)),
+            best=len(sides) > 1 and max(sign * e.low, sign * e.high) >= best,
+        )
         for e in column
     ]
 
@@ -140,7 +144,11 @@ def _score_table(results: Results, overall: Mapping[str, Mapping[str, Mapping[st
         else "Bold: no other agent's interval, unrounded, lies wholly above."
     )
     raw = [task for task in results.tasks if task not in results.normalized_tasks]
-    note = f" Mean returns, not normalised: {', '.join(raw)}." if raw and results.normalized_tasks else ""
+    note = (
+        f" Mean returns, not normalised and not part of all tasks: {', '.join(raw)}."
+        if raw and results.normalized_tasks
+        else ""
+    )
     measure = "Normalised score" if results.normalized_tasks else "Mean return"
     episodes = min(row["evaluation"]["sampled"]["episodes"] for row in results.scored)
     caption = (
@@ -156,6 +164,8 @@ def _target_table(results: Results) -> Iterable[Table]:
     if not _stops_at_target(results):
         return
     agents = [agent for agent in results.agents if any(results.solved(task, agent) for task in results.tasks)]
+    if not agents:
+        return
     columns: dict[str, list[Cell]] = {}
     for task in results.normalized_tasks:
         solved = [results.solved(task, agent) for agent in agents]
@@ -184,14 +194,11 @@ def _seeds(results: Results) -> str:
 
 
 def _budgets(results: Results) -> str:
-    """Return for how many steps each agent was trained: its budget, and what it took where that is far more."""
+    """Return for how many steps each agent was to be trained."""
     steps: dict[str, list[int]] = {}
-    over: dict[str, float] = {}
     for row in results.scored:
-        budget, taken, agent = row["experiment"]["steps"], row["steps"], row["experiment"]["agent"]
-        if taken:
-            steps.setdefault(agent, []).append(budget)
-            over[agent] = max(over.get(agent, 0.0), taken / budget)
+        if row["steps"]:
+            steps.setdefault(row["experiment"]["agent"], []).append(row["experiment"]["steps"])
     alike: dict[tuple[int, ...], list[str]] = {}
     for agent, counts in steps.items():
         alike.setdefault(tuple(sorted(set(counts))), []).append(agent)
@@ -199,10 +206,7 @@ def _budgets(results: Results) -> str:
         f"{' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} ({'; '.join(agents)})"
         for counts, agents in alike.items()
     ]
-    overrun = "".join(
-        f" {agent} took up to {times:.3g} times as many." for agent, times in over.items() if times > _OVERRUN
-    )
-    return f"Steps of training: {', '.join(told)}.{overrun}" if told else ""
+    return f"Steps of training{', at most' if results.target else ''}: {', '.join(told)}." if told else ""
 
 
 def _aggregate_table(results: Results, overall: Mapping[str, Mapping[str, Estimate]]) -> Iterable[Table]:

@@ -69,6 +69,18 @@ def leaves_a_child(experiment, seed, report):
         os._exit(7)
     return {"value": seed * 10}
 
+def comes_back_twice(experiment, seed, report):
+    if seed == 0:
+        os.fork()
+        report(0.5)
+    elif seed == 1:
+        time.sleep(1)
+        raise RuntimeError("seed one does not work")
+    return {"value": seed * 10, "process": os.getpid()}
+
+def interrupts(experiment, seed, report):
+    raise KeyboardInterrupt("x" * 1_000_000)
+
 def ignores_the_end(experiment, seed, report):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     report(0.5)

@@ -258,3 +258,13 @@ def test_mistakes_are_told_in_a_line(folders, tmp_path, arguments, message, caps
     assert command.bench(["compare", folders[0], *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_steps_beyond_the_budget_differ(run):
+    a, b = run(LEVELS), run(LEVELS)
+    for row in a.rows:
+        if row["experiment"]["agent"] == "PPO":
+            row["steps"] = 8_192
+    (steps,) = compare.compare(a, b).differences
+    assert (steps.what, steps.a, steps.b) == ("steps taken, at most", "8,192", "1,000")
+    assert steps.where == ("Copy / PPO", "Sort / PPO", "Recall / PPO")

@@ -90,6 +90,15 @@ def test_clean_rewards_and_texts_of_others_are_taken():
     assert len({episode.prompt for episode in result.episodes}) > 1
 
 
+def test_an_agent_that_returns_actions_alone_is_told():
+    class Bare:
+        def predict(self, observations, deterministic=False):
+            return np.zeros(len(observations), int)
+
+    with pytest.raises(TypeError, match=r"Bare.predict returned a ndarray, not \(actions, state\) as every SB3"):
+        evaluate(Bare(), make_env("own_tests/Steps-v0", 2, {}), 4, seed=0, deterministic=True)
+
+
 def test_recurrent_agents_get_their_state_and_the_beginnings():
     agent = Memory()
     evaluate(agent, make_env("own_tests/Steps-v0", 4, {}), 40, seed=0, deterministic=True)

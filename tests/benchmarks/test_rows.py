@@ -11,6 +11,9 @@ import pytest
 from benchmarks.rows import RowError, RowWarning, open_for_append, read_rows
 from benchmarks.suites import SCHEMA
 
+UNREAD = {"schema", "fit_steps", "scale", "comparisons", "low", "high"}  # by a report
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -124,6 +127,37 @@ def test_a_row_lacks_none_of_its_fields(kind, fields, tmp_path, quick_rows):
             read_rows(path, kind)
 
 
+def numbers_in(value, path=()):
+    """Yield where in a row numbers are, the first of each list."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from numbers_in(inner, (*path, name))
+    elif isinstance(value, list):
+        for inner in value[:1]:
+            yield from numbers_in(inner, (*path, 0))
+    elif isinstance(value, int | float):
+        yield path
+
+
+@pytest.mark.parametrize("suite", ["core", "frontier", "real", "feedback", "granularity"])
+def test_no_number_that_was_measured_may_be_a_text(suite, tmp_path):
+    kept = [json.loads(line) for line in (RESULTS / suite / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    by_shape = {str([(name, type(value)) for name, value in row.items()]): row for row in kept}
+    path = tmp_path / "rows.jsonl"
+    for row in by_shape.values():
+        for *outer, last in numbers_in(row):
+            if outer[:1] in (["experiment"], ["training"]) or last in UNREAD or outer[-1:] == ["steps"]:
+                continue
+            damaged = copy.deepcopy(row)
+            inner = damaged
+            for name in outer:
+                inner = inner[name]
+            inner[last] = "x"
+            path.write_text(json.dumps(damaged) + "\n")
+            with pytest.raises(RowError, match=rf"{path}:1: not a result: .*'x' is not of type"):
+                read_rows(path, "result")
+
+
 @pytest.mark.parametrize(
     ("where", "value", "told"),
     [
@@ -139,6 +173,15 @@ def test_a_row_lacks_none_of_its_fields(kind, fields, tmp_path, quick_rows):
         ("started", "yesterday", "started: 'yesterday' does not match"),
         ("curve", [[1, 0.5, 0.2]], r"curve\[0\]: \[1, 0.5, 0.2\] is too short"),
         ("curve", [[1, 0.5, 0.2, "x" * 500]], r"curve\[0\]\[3\]: 'x+ \.\.\. x+' is not of type "),
+        ("curve", [[0, 0.5, 0.2, None]], r"curve\[0\]\[0\]: 0 is less than the minimum of 1"),
+        ("curve", [[i, 0.5, 0.2, None] for i in (1, 3, 3)], "curve: its steps do not increase: 3, then 3"),
+        ("experiment.task", "\ud800", "experiment.task: '.*' does not match"),
+        ("cpu_seconds", "x", "cpu_seconds: 'x' is not of type 'number'"),
+        ("experiment.trial", "benchmarks.frontier:trial", "'measurement' is a required property"),
+        ("experiment.trial", "benchmarks.suite_granularity:x", "'tokens' is a required property"),
+        ("experiment.trial", "benchmarks.feedback_loop:trial", "'(points|checkpoints)' is a required property"),
+        ("experiment.trial", "benchmarks.feedback_movies:trial", "'movies' is a required property"),
+        ("experiment.trial", "benchmarks.real:train_ppo", "'(measurement|completions)' is a required property"),
         ("samples", [{"prompt": "a"}], r"samples\[0\]: 'completion' is a required property"),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from benchmarks import pools, runner
 from benchmarks.errors import UserError
 from benchmarks.pools import ProcessPool, _Worker
 from benchmarks.rows import RowWarning, read_rows
+from benchmarks.suites import TAG
 
 CHILD_SECONDS = 40  # of `leaves_a_child`
 TIMES = {"wall_seconds", "cpu_seconds", "started", "process"}
@@ -91,6 +92,19 @@ def test_a_folder_takes_rows_of_one_suite(trial_module, make_suite, run, tmp_pat
     assert len(read_rows(tmp_path / runner.ROWS)) == 1
 
 
+def test_a_name_stands_for_one_agent_of_your_own(trial_module, make_suite, run, tmp_path):
+    suite = make_suite("quick")
+    mine, theirs = (
+        replace(suite, experiments=(replace(suite.experiments[0], factory=factory, tags=(TAG,)),))
+        for factory in ("my_agent:make", "their_agent:make")
+    )
+    run(mine, tmp_path, seeds=1)
+    with pytest.raises(UserError, match="agent 'one' has rows of my_agent:make there, and is their_agent:make now"):
+        run(theirs, tmp_path, seeds=2)
+    failed, _, rows = run(mine, tmp_path, seeds=2)
+    assert failed == 0 and len(rows) == 2
+
+
 def test_a_trial_that_hangs_is_ended_and_the_next_begins(trial_module, make_suite, recorder, tmp_path):
     assert runner.run(runner.plan(make_suite("hangs"), 2), tmp_path, ProcessPool(1, 1, timeout=1), recorder) == 2
     errors = read_rows(tmp_path / runner.ERRORS)
@@ -136,7 +150,7 @@ def test_a_nan_is_a_failure_not_a_row(trial_module, make_suite, run, tmp_path):
     failed, _, rows = run(make_suite("nan"), tmp_path / "out", jobs=1, seeds=1)
     assert (failed, rows) == (1, [])
     (error,) = read_rows(tmp_path / "out" / runner.ERRORS)
-    assert "makes no row: value[1].mean is nan; does a reward become it" in error["error"]
+    assert "makes no row: value[1].mean is nan: is a reward no finite" in error["error"]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +169,21 @@ def test_a_worker_is_missed_while_its_child_lives(trial_module, make_suite, run,
     assert failed == 1 and [row["seed"] for row in rows] == [0] and time.monotonic() - started < CHILD_SECONDS
     (error,) = read_rows(tmp_path / runner.ERRORS)
     assert "exit code 7" in error["error"]
+
+
+def test_a_child_that_comes_back_is_not_the_worker(trial_module, make_suite, run, tmp_path):
+    failed, _, rows = run(make_suite("comes_back_twice"), tmp_path, jobs=1)
+    assert failed == 1 and [row["seed"] for row in rows] == [0, 2]
+    assert len({row["process"] for row in rows}) == 1
+    (error,) = read_rows(tmp_path / runner.ERRORS)
+    assert error["trial"].endswith("seed 1") and "seed one does not work" in error["error"]
+
+
+def test_an_interrupt_of_its_own_is_a_failure_told_in_short(trial_module, make_suite, run, tmp_path):
+    failed, events, _ = run(make_suite("interrupts"), tmp_path, jobs=1, seeds=1)
+    assert failed == 1 and not [event for event in events if event[0] == "died"]
+    (error,) = read_rows(tmp_path / runner.ERRORS)
+    assert "KeyboardInterrupt" in error["error"] and len(error["error"]) < 21_000
 
 
 def test_a_worker_that_ignores_the_end_is_killed(trial_module, make_suite, monkeypatch):

@@ -140,6 +140,16 @@ def test_a_curve_has_the_mean_of_every_interval():
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.parametrize("counts_from_0", [True, False])
+def test_a_curve_goes_on_through_several_trainings(counts_from_0):
+    curve, model = trial.LearningCurve(20, 80, lambda done: None), Model(1, 2, 3, 4)
+    for _ in range(2):
+        model.learn(0, curve)
+        model.num_timesteps *= not counts_from_0
+    assert [(point[0], point[2]) for point in curve.points] == [(20, 1.5), (40, 3.5), (60, 1.5), (80, 3.5)]
+    assert curve.steps == 80 and curve.points == sorted(curve.points)
+
+
 def test_a_curve_sums_the_clean_rewards_of_an_episodes_turns():
     curve = trial.LearningCurve(20, 40, lambda done: None)
     model = Model()

@@ -87,8 +87,8 @@ def test_what_was_run_groups_what_is_alike(make_row):
         "text_envs/Sort-v0(length=2)",
     ]
     assert [[cell.text for cell in row] for row in agents.rows] == [
-        ["PPO", "make()", "all", "1,000 or 2,000"],
-        ["deep", "make(depth=3)", "Copy", "1,000"],
+        ["PPO", "some:make()", "all", "1,000 or 2,000"],
+        ["deep", "some:make(depth=3)", "Copy", "1,000"],
     ]
     assert facts.rows[-1][1].text == "0123456789ab, abc+ (+: with uncommitted changes)"
 
