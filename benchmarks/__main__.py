@@ -232,13 +232,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.suite is None:
         width = max(map(len, suites.NAMES))
         for name in suites.NAMES:
-            try:
-                suite = suites.get(name)
-            except ModuleNotFoundError as error:
-                if _is_ours(error):
-                    raise
-                print(f"{name:<{width}} needs {error.name}: {_INSTALL}")
-                continue
+            suite = suites.get(name)
             size = f"{len(suite.experiments):>3} experiments x {many(suite.seeds, 'seed')}"
             print(f"{name:<{width}} {size:<28}  {suite.description}")
         return 0

@@ -1,4 +1,4 @@
-"""Suite `frontier`: reward against KL on NGram, where the best reward at each KL is known exactly."""
+"""The trials of suite `frontier`: reward against KL on NGram, where the best reward at each KL is known exactly."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from text_envs import exact
 from text_envs.tasks.ngram import NGram
 
 from .evaluation import make_env
-from .suites import Experiment, Suite, resolve
+from .suites import Experiment, resolve
 from .trial import CURVE_POINTS, EVALUATE, TRAIN, LearningCurve, Report, derived_seed
 
-PRICES = (0.1, 0.05, 0.03, 0.02)  # of a nat, in reward: from 0.6 nats to 6
 EPISODES = 4096  # of a measurement, all at once
 _PRICES = np.geomspace(2.0, 0.002, 100).tolist()  # that the exact curve is drawn through
 
@@ -151,30 +150,3 @@ def ngram_task(env: Any) -> NGram:
     task = env.unwrapped.task
     assert isinstance(task, NGram)
     return task
-
-
-def suite() -> Suite:
-    """Return the suite."""
-    return Suite(
-        name="frontier",
-        description="Reward against KL to a language model, beside the exact frontier (NGram).",
-        experiments=tuple(
-            Experiment(
-                task=f"NGram, {beta:g} a nat",
-                agent=agent,
-                env_id="text_envs/NGram-v0",
-                factory=factory,
-                env_kwargs={"dense": True},
-                agent_kwargs={"beta": beta},
-                steps=steps,
-                trial="benchmarks.frontier:trial",
-                tags=(agent,),
-            )
-            for beta in PRICES
-            for agent, factory, steps in (
-                ("PPO", "benchmarks.frontier:ppo", 300_000),
-                ("DQN", "benchmarks.frontier:dqn", 150_000),
-            )
-        ),
-        sections="benchmarks.report.frontier:sections",
-    )

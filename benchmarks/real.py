@@ -1,4 +1,4 @@
-"""Suite `real`: SmolLM2-135M-Instruct on the tasks of `real_tasks.py`.
+"""The trials of suite `real`: SmolLM2-135M-Instruct on the tasks of `real_tasks.py`.
 
 PPO with LoRA against the model itself and the best of four of its samples; on Sentiment also TRL's GRPOTrainer with
 the same prompts and reward. All are measured alike: held-out prompts, float32, one KL estimator. What a run costs
@@ -32,57 +32,13 @@ from agents.models import load_model
 from text_envs.sources import cache_folder, smollm2
 
 from .evaluation import make_env
-from .real_tasks import MAX_NEW_TOKENS, TASKS, RealTask
-from .suites import Experiment, Suite, resolve
+from .suite_real import BEST_OF
+from .suites import Experiment, resolve
 from .trial import EVALUATE, TRAIN, Report, derived_seed
 
 CHECKPOINT = 256  # completions of an evaluation during training
-BEST_OF = 4
 EVAL_ENVS = 64
 SIDE_BY_SIDE = 10
-
-LEARN = {  # PPO's settings, the same for all tasks
-    "learning_rate": 3e-4,
-    "n_steps": MAX_NEW_TOKENS,
-    "batch_size": 384,
-    "n_epochs": 1,
-    "gae_lambda": 1.0,
-    "kl_coef": 0.035,
-}
-
-
-def suite() -> Suite:
-    """Return the suite."""
-
-    def row(task: RealTask, agent: str, trial: str, steps: int = 0, **agent_kwargs: Any) -> Experiment:
-        return Experiment(
-            task=task.name,
-            agent=agent,
-            env_id=task.env_id,
-            factory=f"benchmarks.real:{trial}",
-            env_kwargs=task.env_kwargs,
-            agent_kwargs=agent_kwargs,
-            steps=steps,
-            num_envs=32,
-            trial=f"benchmarks.real:{trial}",
-            tags=("trl",) if trial == "train_grpo" else (),
-        )
-
-    def rows(task: RealTask) -> Iterator[Experiment]:
-        yield row(task, "reference", "measure_reference")
-        yield row(task, f"best of {BEST_OF}", "measure_best_of")
-        yield row(task, "PPO", "train_ppo", steps=task.steps, **LEARN)
-
-    settings = {"learning_rate": 1e-4, "beta": 0.02, "batch": 16, "gradient_checkpointing": False}
-    trl = row(TASKS[0], "TRL GRPO", "train_grpo", steps=TASKS[0].steps, **settings)
-    sentiment, *others = map(rows, TASKS)
-    return Suite(
-        name="real",
-        description="SmolLM2-135M-Instruct on reviews, keywords and summaries: PPO, best-of-4, TRL (hours).",
-        experiments=(*sentiment, trl, *chain.from_iterable(others)),
-        seeds=1,
-        sections="benchmarks.report.real:sections",
-    )
 
 
 @dataclass(frozen=True)

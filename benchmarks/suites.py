@@ -1,7 +1,6 @@
 """What is measured: what an experiment and a suite are, and the names of all suites.
 
-The suites themselves live in `suite_*.py`, `real.py`, `frontier.py` and `feedback.py`; how they are measured in
-`trial.py` and `runner.py`.
+The suites themselves live in `suite_*.py` and `feedback.py`; how they are measured in `trial.py` and `runner.py`.
 """
 
 from __future__ import annotations
@@ -168,8 +167,8 @@ _SUITES = {  # name -> what makes it; imported when asked for
     "core": "benchmarks.suite_core:core",
     "sweeps": "benchmarks.suite_sweeps:sweeps",
     "granularity": "benchmarks.suite_granularity:granularity",
-    "frontier": "benchmarks.frontier:suite",
-    "real": "benchmarks.real:suite",
+    "frontier": "benchmarks.suite_frontier:frontier",
+    "real": "benchmarks.suite_real:real",
     "feedback": "benchmarks.feedback:suite",
     "sparse": "benchmarks.suite_quick:sparse",
 }

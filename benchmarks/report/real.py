@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..real import BEST_OF
 from ..real_tasks import TASKS, RealTask
 from ..rows import Row, by_task_and_agent
 from ..stats import Curve
+from ..suite_real import BEST_OF
 from .document import Cell, Section, Table
 from .drawing import Figure, Ink
 from .figures import frontier, learning_curves

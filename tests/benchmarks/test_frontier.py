@@ -100,7 +100,7 @@ def test_a_trial_measures_what_was_trained_and_the_report_shows_it(agent, look_o
 
 
 def test_the_suite_has_enough_prices():
-    suite = frontier.suite()
+    suite = suites.get("frontier")
     for agent in ("PPO", "DQN"):
         prices = {e.agent_kwargs["beta"] for e in suite.experiments if e.agent == agent}
         assert len(prices) >= 3

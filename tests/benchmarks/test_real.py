@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 import text_envs
 from agents.export import fast_tokenizer
 from agents.models import load_model
-from benchmarks import real
+from benchmarks import real, real_tasks, suite_real
 from benchmarks.report.real import _over_seeds, sections
 from benchmarks.suites import Experiment
 from text_envs.sources import smollm2
@@ -35,7 +35,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     monkeypatch.setattr(real, "load_tokenizer", lambda: AutoTokenizer.from_pretrained(tmp_path))
     monkeypatch.setattr(real, "CHECKPOINT", 64)
     return replace(
-        real.suite().experiments[0],
+        suite_real.real().experiments[0],
         env_kwargs={"prompts": PROMPTS, "prompt_words": 6, "max_new_tokens": 5},
         eval_episodes=512,
         num_envs=8,
@@ -94,7 +94,14 @@ def test_best_of_is_better_and_ppo_learns(experiment: Experiment, look_of: Calla
     reference = real.measure_reference(experiment, 0, silent)
     best = real.measure_best_of(experiment, 0, silent)
     assert best["measurement"]["reward"] > reference["measurement"]["reward"] + 0.2
-    options = {**real.LEARN, "learning_rate": 1e-2, "n_steps": 10, "n_epochs": 4, "batch_size": 40, "kl_coef": 0.01}
+    options = {
+        **suite_real.LEARN,
+        "learning_rate": 1e-2,
+        "n_steps": 10,
+        "n_epochs": 4,
+        "batch_size": 40,
+        "kl_coef": 0.01,
+    }
     trained = real.train_ppo(replace(experiment, steps=4000, agent_kwargs=options), 0, silent)
     assert trained["measurement"]["reward"] > reference["measurement"]["reward"] + 0.07
     assert trained["measurement"]["kl"] > 0.02
@@ -116,7 +123,7 @@ def test_seeds_are_averaged_none_is_lost(look_of: Callable) -> None:
         errors = {"reward_error": 0.3, "kl_error": 0.4}
         point = {"seconds": 10.0 * seed, "tokens": 100, **figures, **errors}
         return {
-            "experiment": {"task": real.TASKS[0].name, "agent": agent},
+            "experiment": {"task": real_tasks.TASKS[0].name, "agent": agent},
             "seed": seed,
             "measurement": {**figures, **errors, "completions": 512},
             "held_out": [point],

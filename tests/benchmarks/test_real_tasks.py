@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import real, real_tasks, suites
+from benchmarks import real, real_tasks, suite_real, suites
 from benchmarks.suites import Experiment
 from text_envs.rewards.base import evaluate
 
@@ -41,7 +41,7 @@ def test_every_task_has_a_row_for_each_agent_and_ppo_says_one_completion_a_rollo
     for task in real_tasks.TASKS:
         agents = [e.agent for e in experiments if e.task == task.name]
         assert {"reference", "best of 4", "PPO"} <= set(agents)
-        assert task.env_kwargs["max_new_tokens"] == real.LEARN["n_steps"] and task.steps % (32 * 24) == 0
+        assert task.env_kwargs["max_new_tokens"] == suite_real.LEARN["n_steps"] and task.steps % (32 * 24) == 0
 
 
 def test_prompts_may_be_made_by_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
