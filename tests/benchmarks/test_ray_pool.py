@@ -51,6 +51,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(trial_module, make_suite, rec
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Ray starts workers slowly on a busy machine
 def test_threads_deaths_and_silence(trial_module, make_suite, recorder, tmp_path, monkeypatch, capfd):
     pytest.importorskip("ray")
     monkeypatch.setattr(RayPool, "attempts", 2)
