@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from .pools import Pool
 
 _MOST = 10_000  # jobs, threads or seeds: beyond it a number is a slip of the hand
-_INSTALL = "pip install 'text-envs[all]'"
-
 _USAGE = """\
 usage: text-envs COMMAND ...
 
@@ -161,9 +159,9 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
         print(f"\n{stopped}", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        if _is_ours(error):
-            raise
-        remedy = "" if "pip install" in str(error) else f"; this command needs: {_INSTALL}"
+        if str(error.name).partition(".")[0] in ("text_envs", "agents", "benchmarks"):
+            raise  # a fault of ours, not something to install
+        remedy = "" if "pip install" in str(error) else "; this command needs: pip install 'text-envs[all]'"
         print(f"text-envs: error: {error}{remedy}", file=sys.stderr)
         return 2
     except UserError as error:
@@ -176,11 +174,6 @@ def _told_plainly(command: Callable[[], int], stopped: str = "stopped") -> int:
         told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"text-envs: error: {told}", file=sys.stderr)
         return 2
-
-
-def _is_ours(error: ModuleNotFoundError) -> bool:
-    """Return whether a module of this project is what is missing: a fault, not something to install."""
-    return str(error.name).partition(".")[0] in ("text_envs", "agents", "benchmarks")
 
 
 @contextmanager

@@ -145,7 +145,6 @@ class _Pair:
         self._field = "normalized" if normalized else "mean"
         self._mode = mode
         self.names = (task, agent)
-        self.runs = (a, b)
         self.rows = (a.of(task, agent), b.of(task, agent))
 
     @cached_property
@@ -220,7 +219,8 @@ def _settings_that_differ(pairs: Iterable[_Pair]) -> list[Difference]:
                 change = (field, as_json(a.get(field)), as_json(b.get(field)))
                 where.setdefault(change, []).append(_name(pair.names))
         taken = [max(row["steps"] for row in rows) for rows in pair.rows]
-        if max(taken) > OVERRUN * min(taken) and any(pair.names[1] in run.overruns for run in pair.runs):
+        budgets = [rows[0]["experiment"]["steps"] for rows in pair.rows]
+        if max(taken) > OVERRUN * min(taken) and any(t > OVERRUN * b for t, b in zip(taken, budgets, strict=True)):
             change = ("steps taken, at most", f"{taken[0]:,}", f"{taken[1]:,}")
             where.setdefault(change, []).append(_name(pair.names))
     return [Difference(*change, where=tuple(names)) for change, names in where.items()]

@@ -216,13 +216,12 @@ class Results:
     @cached_property
     def overruns(self) -> dict[str, float]:
         """How many times its budget of steps each agent that went beyond it took at most."""
-        times = [
-            (row["experiment"]["agent"], row["steps"] / row["experiment"]["steps"])
-            for row in self.scored
-            if row["experiment"]["steps"]
-        ]
-        most = {agent: max(share for name, share in times if name == agent) for agent, _ in times}
-        return {agent: share for agent, share in most.items() if share > OVERRUN}
+        found: dict[str, float] = {}
+        for row in self.scored:
+            budget, agent = row["experiment"]["steps"], row["experiment"]["agent"]
+            if row["steps"] > OVERRUN * budget > 0:
+                found[agent] = max(found.get(agent, 0.0), row["steps"] / budget)
+        return found
 
     def fewest_seeds(self) -> int:
         """Return the smallest number of seeds that any agent has on any task it was run on."""
